@@ -19,5 +19,7 @@
 //! settings        how a setting is declared, read and documented
 //! ```
 
+pub mod proxy_protocol;
 pub mod settings;
 pub mod smtp;
+pub mod tls;

@@ -1,0 +1,226 @@
+//! The backend's side of TLS: connects, and tells an old server from a false one.
+//!
+//! It never checks half: a mode either verifies the certificate or promises
+//! nothing about it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use super::certs::read_certificates;
+use super::{TlsDetails, TlsError, provider, unwrap_handshake};
+
+/// An encrypted connection to the backend.
+pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;
+
+/// How the backend is spoken to (`BACKEND_TLS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendTls {
+    /// STARTTLS is never used.
+    Off,
+    /// Encrypt when the backend offers it; its certificate is not checked.
+    Opportunistic,
+    /// Always encrypt; the certificate is not checked.
+    Encrypt,
+    /// Always encrypt, and the certificate must be valid for the backend's name.
+    Verify,
+}
+
+impl BackendTls {
+    /// Reads `off`, `opportunistic`, `encrypt` or `verify`.
+    ///
+    /// # Errors
+    /// A sentence that says which words are known.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(BackendTls::Off),
+            "opportunistic" => Ok(BackendTls::Opportunistic),
+            "encrypt" => Ok(BackendTls::Encrypt),
+            "verify" => Ok(BackendTls::Verify),
+            _ => Err("expected off, opportunistic, encrypt or verify".to_owned()),
+        }
+    }
+}
+
+/// Connects to backends over TLS. Cheap to clone; all clones share the store
+/// of sessions to resume.
+#[derive(Clone)]
+pub struct ClientTls {
+    connector: TlsConnector,
+}
+
+/// Why the backend's handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name is neither a DNS name nor an IP address.
+    #[error("{0:?} is neither a host name nor an IP address")]
+    BadName(String),
+    /// The backend's TLS is too old or too odd: no version or cipher in common.
+    #[error("the backend's TLS is too old or unsupported: {0}")]
+    Unsupported(String),
+    /// The backend's certificate did not verify.
+    #[error("the backend's certificate did not verify: {0}")]
+    Untrusted(String),
+    /// The backend broke the TLS protocol, or spoke none.
+    #[error("the backend broke the TLS protocol: {0}")]
+    Violation(String),
+    /// The connection ended before the handshake did.
+    #[error("the connection to the backend was lost during the handshake: {0}")]
+    Lost(io::Error),
+}
+
+impl ClientTls {
+    /// Prepares to connect; blocking file reads. In [`BackendTls::Verify`] the
+    /// roots are the system's, or only those of the PEM file `ca`. In every
+    /// other mode no certificate is checked and `ca` is not read; `Off` is
+    /// among them for backends whose address itself asks for TLS (`smtps://`).
+    ///
+    /// # Errors
+    /// The file `ca` cannot be read or holds no certificate.
+    pub fn new(mode: BackendTls, ca: Option<&Path>) -> Result<Self, TlsError> {
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        // No ALPN here: an old server may refuse a hello that carries it.
+        let config = match (mode, ca) {
+            (BackendTls::Verify, Some(ca)) => builder.with_root_certificates(roots_of(ca)?),
+            (BackendTls::Verify, None) => builder.with_root_certificates(system_roots()),
+            (BackendTls::Off | BackendTls::Opportunistic | BackendTls::Encrypt, _) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anyone { provider })),
+        }
+        .with_no_client_auth();
+        Ok(ClientTls {
+            connector: TlsConnector::from(Arc::new(config)),
+        })
+    }
+
+    /// Runs one whole handshake with the backend called `name`, a host name or
+    /// an IP address. Only a host name is sent as SNI (RFC 6066 3). No deadline
+    /// inside: wrap it in a timeout.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; only `Lost` is worth a retry as it stands.
+    pub async fn connect<S>(
+        &self,
+        name: &str,
+        stream: S,
+    ) -> Result<(ClientStream<S>, TlsDetails), ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let server = ServerName::try_from(name.trim_end_matches('.'))
+            .map_err(|_| ConnectError::BadName(name.to_owned()))?
+            .to_owned();
+        let sni = match &server {
+            ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
+            _ => None,
+        };
+        let stream = self.connector.connect(server, stream).await?;
+        let (_, connection) = stream.get_ref();
+        let details = TlsDetails::of(connection, sni);
+        Ok((stream, details))
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        use rustls::Error;
+        match unwrap_handshake(error) {
+            Ok(Error::InvalidCertificate(why)) => ConnectError::Untrusted(why.to_string()),
+            Ok(Error::PeerIncompatible(why)) => ConnectError::Unsupported(format!("{why:?}")),
+            Ok(Error::AlertReceived(
+                alert @ (AlertDescription::ProtocolVersion
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::InsufficientSecurity),
+            )) => ConnectError::Unsupported(format!("alert {alert:?}")),
+            Ok(other) => ConnectError::Violation(other.to_string()),
+            Err(error) => ConnectError::Lost(error),
+        }
+    }
+}
+
+fn roots_of(ca: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(ca)? {
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::BadCertificate {
+                path: ca.to_owned(),
+                reason: error.to_string(),
+            })?;
+    }
+    Ok(roots)
+}
+
+/// The system's roots, or Mozilla's as compiled in on a system that has none,
+/// such as a container built from scratch.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+/// Accepts any certificate, and any signature made with it.
+///
+/// Whoever can stand between proxy and backend can also bring a certificate of
+/// his own with a perfect signature, so checking the signature alone would
+/// protect nothing; but it would shut out the servers this proxy is for, whose
+/// X.509 v1 certificates and 1024 bit keys the library cannot check.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes();
+        // The only ones that some servers of the TLS 1.2 era can make.
+        schemes.extend([SignatureScheme::ECDSA_SHA1_Legacy, SignatureScheme::RSA_PKCS1_SHA1]);
+        schemes
+    }
+}

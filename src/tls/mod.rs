@@ -1,0 +1,187 @@
+//! Certificates and TLS handshakes, towards the client and towards the backend.
+//!
+//! Every rustls type stays in this room: the rest of the house sees a stream
+//! and [`TlsDetails`]. The room never sets a deadline and never logs; both are
+//! its caller's. The aws-lc-rs provider is handed to every builder, so nothing
+//! here depends on a process-wide default.
+
+mod accept;
+mod certs;
+mod connect;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
+
+pub use accept::{HandshakeError, ServerStream, ServerTls};
+pub use certs::{Loaded, LoadedCertificate};
+pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
+
+/// What the admin says about the proxy's own side of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Certificate chain, PEM, the proxy's own certificate first. Needs `TLS_KEY`.
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of `TLS_CERT`, PEM, not encrypted.
+    pub tls_key: Option<PathBuf>,
+    /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, chosen by SNI.
+    pub tls_dir: PathBuf,
+    /// Oldest TLS version that clients may use: `1.2` or `1.3`.
+    pub tls_min: TlsMin,
+}
+
+/// The oldest TLS version that is spoken with clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMin {
+    /// TLS 1.2 and 1.3.
+    Tls12,
+    /// TLS 1.3 only.
+    Tls13,
+}
+
+impl TlsMin {
+    /// Reads `1.2` or `1.3`.
+    ///
+    /// # Errors
+    /// A sentence that says which words are known.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(TlsMin::Tls12),
+            "1.3" => Ok(TlsMin::Tls13),
+            _ => Err("expected 1.2 or 1.3".to_owned()),
+        }
+    }
+}
+
+/// What a finished handshake agreed on, for trace headers and logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsDetails {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// IANA name of the cipher suite, such as `TLS_AES_256_GCM_SHA384`.
+    pub cipher: &'static str,
+    /// The host name that the client asked for; a valid DNS name, but the client's word.
+    pub sni: Option<String>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+}
+
+impl TlsDetails {
+    fn of(connection: &rustls::CommonState, sni: Option<String>) -> Self {
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        let suite = connection.negotiated_cipher_suite().map(|s| s.suite());
+        TlsDetails {
+            version,
+            cipher: suite.map_or("unknown", iana_name),
+            sni,
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+/// rustls says `TLS13_` where IANA says `TLS_`; the names of TLS 1.2 agree.
+fn iana_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+/// Why certificates or TLS settings cannot be used. Each one names its file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Only one of `TLS_CERT` and `TLS_KEY` is set.
+    #[error("{given} is set but {missing} is not; a certificate needs both")]
+    HalfASetting {
+        /// The setting that is there.
+        given: &'static str,
+        /// The setting that is not.
+        missing: &'static str,
+    },
+    /// One file of a pair under `TLS_DIR` is missing.
+    #[error("{present} has no {missing} beside it", present = present.display())]
+    HalfAPair {
+        /// The file that is there.
+        present: PathBuf,
+        /// The name of the file that is not.
+        missing: &'static str,
+    },
+    /// A file or folder cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file holds no certificate that can be used.
+    #[error("{path} holds no usable certificate: {reason}", path = path.display())]
+    BadCertificate {
+        /// The PEM file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file holds no private key that can be used.
+    #[error("{path} holds no usable private key: {reason}", path = path.display())]
+    BadKey {
+        /// The PEM file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The private key belongs to another certificate.
+    #[error("the key {key} does not fit the certificate {cert}", key = key.display(), cert = cert.display())]
+    KeyMismatch {
+        /// The PEM file with the chain.
+        cert: PathBuf,
+        /// The PEM file with the key.
+        key: PathBuf,
+    },
+    /// The certificate is no longer valid.
+    #[error("the certificate {path} expired on {}", humantime::format_rfc3339_seconds(*not_after), path = path.display())]
+    Expired {
+        /// The PEM file.
+        path: PathBuf,
+        /// The last moment at which it was valid.
+        not_after: SystemTime,
+    },
+    /// The self-signed certificate could not be made.
+    #[error("cannot make a self-signed certificate for {hostname}: {reason}")]
+    SelfSigned {
+        /// The name it was meant for.
+        hostname: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The TLS library refused the configuration.
+    #[error("cannot set up TLS: {0}")]
+    Library(String),
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        TlsError::Library(error.to_string())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The TLS library's own error inside the I/O error that a failed handshake
+/// returns, or that I/O error when the connection itself failed.
+fn unwrap_handshake(error: std::io::Error) -> Result<rustls::Error, std::io::Error> {
+    error.downcast::<rustls::Error>()
+}
