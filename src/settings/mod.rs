@@ -1,1 +1,28 @@
+//! How a setting is declared, read and documented.
+//!
+//! A setting belongs to the room that obeys it: name, default, example and doc
+//! comment stand there once, in a [`section!`](crate::settings::section). This
+//! room owns the macro, the value types and the reader. It never knows which
+//! sections exist, and it never logs.
 
+pub mod clean;
+pub mod privacy;
+pub mod value;
+
+mod list;
+mod networks;
+mod problem;
+mod reader;
+mod secret;
+mod section;
+mod size;
+
+pub use list::{List, expand_list};
+pub use networks::Networks;
+pub use privacy::LogAddresses;
+pub use problem::{Problem, Problems};
+pub use reader::{Origin, Reader, nearest};
+pub use secret::Secret;
+pub use section::{Spec, section};
+pub use size::Size;
+pub use value::{Value, choice};

@@ -1,0 +1,228 @@
+//! Finds the value of each setting among what the sources gave, and gathers
+//! everything that is wrong with them. It reads no file but those of secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use super::{Problem, Problems, Spec, Value};
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line.
+    Flag,
+    /// In the environment.
+    Environment,
+    /// In this TOML file.
+    File(PathBuf),
+}
+
+impl Origin {
+    /// The name of a setting as it is written there.
+    pub fn spell(&self, key: &str) -> String {
+        match self {
+            Self::Flag => format!("--{}", key.replace('_', "-")),
+            Self::Environment => format!("PORTCULLIS_{}", key.to_ascii_uppercase()),
+            Self::File(_) => key.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("command line"),
+            Self::Environment => f.write_str("environment"),
+            Self::File(path) => write!(f, "file {path:?}"),
+        }
+    }
+}
+
+/// A value as it was given, or why it cannot even be read as text.
+struct Given {
+    origin: Origin,
+    text: Result<String, String>,
+}
+
+/// The given values, and what is wrong with them.
+#[derive(Default)]
+pub struct Reader {
+    given: BTreeMap<String, Given>,
+    known: Vec<String>,
+    problems: Problems,
+}
+
+impl Reader {
+    /// A reader in which these settings have the value of their example.
+    pub fn of_examples<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Self {
+        let mut reader = Self::default();
+        for spec in specs {
+            reader.give(Origin::Flag, spec.key, Ok(spec.example.to_owned()));
+        }
+        reader
+    }
+
+    /// Takes a value from a source, or the reason why it is not text. The
+    /// first to give a setting wins: the strongest source gives first.
+    pub fn give(&mut self, origin: Origin, key: &str, text: Result<String, String>) {
+        self.given
+            .entry(key.to_owned())
+            .or_insert(Given { origin, text });
+    }
+
+    /// The value of a setting; `None` when there was a problem with it, which
+    /// is then noted.
+    pub fn read<T: Value>(&mut self, spec: &Spec) -> Option<T> {
+        self.known.push(spec.key.to_owned());
+        let mut given = self.given.remove(spec.key);
+        if spec.secret {
+            given = self.read_secret(spec, given)?;
+        }
+        let (origin, text) = match (given, spec.default) {
+            (
+                Some(Given {
+                    origin,
+                    text: Ok(text),
+                }),
+                _,
+            ) => (Some(origin), text),
+            (
+                Some(Given {
+                    origin,
+                    text: Err(what),
+                }),
+                _,
+            ) => {
+                self.refuse(spec, Some(origin), None, what);
+                return None;
+            }
+            (None, Some(default)) => (None, default.to_owned()),
+            (None, None) => {
+                let unset = T::unset();
+                if unset.is_none() {
+                    self.refuse(spec, None, None, "is required".to_owned());
+                }
+                return unset;
+            }
+        };
+        let text = if spec.secret {
+            text.as_str()
+        } else {
+            text.trim()
+        };
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(_) if text.is_empty() => {
+                let what = "is empty: give a value or leave it unset".to_owned();
+                self.refuse(spec, origin, Some(String::new()), what);
+                None
+            }
+            Err(what) => {
+                let shown = if spec.secret { "***" } else { text };
+                self.refuse(spec, origin, Some(shown.to_owned()), what);
+                None
+            }
+        }
+    }
+
+    /// The secret itself or the content of the file that `<NAME>_FILE` names;
+    /// `None` when there was a problem.
+    fn read_secret(&mut self, spec: &Spec, given: Option<Given>) -> Option<Option<Given>> {
+        let key = format!("{}_file", spec.key);
+        let named = self.given.remove(&key);
+        self.known.push(key);
+        let Some(Given { origin, text }) = named else {
+            return Some(given);
+        };
+        let mut refuse = |value, what| {
+            self.problems.push(Problem {
+                variable: format!("{}_FILE", spec.variable()),
+                origin: Some(origin.clone()),
+                value,
+                what,
+                example: Some("/run/secrets/portcullis"),
+            });
+            None
+        };
+        if given.is_some() {
+            return refuse(
+                None,
+                format!("and {} are both set: keep one", spec.variable()),
+            );
+        }
+        let path = match text {
+            Ok(path) => path,
+            Err(what) => return refuse(None, what),
+        };
+        match fs::read_to_string(&path) {
+            Ok(content) => {
+                let secret = content.strip_suffix('\n').unwrap_or(&content);
+                let secret = secret.strip_suffix('\r').unwrap_or(secret);
+                Some(Some(Given {
+                    origin,
+                    text: Ok(secret.to_owned()),
+                }))
+            }
+            Err(error) => refuse(
+                Some(path),
+                format!("names a file that cannot be read: {error}"),
+            ),
+        }
+    }
+
+    fn refuse(&mut self, spec: &Spec, origin: Option<Origin>, value: Option<String>, what: String) {
+        self.problems.push(Problem {
+            origin,
+            value,
+            ..Problem::of(spec, what)
+        });
+    }
+
+    /// Notes a problem that a source had as a whole.
+    pub fn note(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Everything that was wrong, once every section is read: what nobody
+    /// asked for is unknown, and never ignored.
+    pub fn finish(self) -> Problems {
+        let Self {
+            given,
+            known,
+            mut problems,
+        } = self;
+        for (key, Given { origin, .. }) in given {
+            let what = if known.contains(&key) {
+                "may not be set here".to_owned()
+            } else {
+                match nearest(&key, known.iter().map(String::as_str)) {
+                    Some(near) => format!("is unknown; did you mean {}?", origin.spell(near)),
+                    None => "is unknown".to_owned(),
+                }
+            };
+            // The value is not shown: it may be a secret under a misspelt name.
+            let variable = origin.spell(&key);
+            problems.push(Problem {
+                variable,
+                origin: Some(origin),
+                value: None,
+                what,
+                example: None,
+            });
+        }
+        problems
+    }
+}
+
+/// The known name that a misspelt one most likely meant, if any is near.
+pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let key = key.to_ascii_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&key, name), name))
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
+        .min()
+        .map(|(_, name)| name)
+}
