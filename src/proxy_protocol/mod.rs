@@ -13,6 +13,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::settings::Networks;
+
+crate::settings::section! {
+    /// Load balancers in front of the proxy.
+    pub struct Settings {
+        /// Load balancers whose PROXY header, version 1 or 2, is required and believed. From anybody else such a header is never parsed.
+        proxy_trusted: Networks = "", example "10.0.0.0/8";
+    }
+}
+
 const V1_START: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, CRLF included (PROXY protocol 2.1).
@@ -167,12 +177,8 @@ pub fn write_v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
 /// The header of version 2 for a connection from `source` to `destination`.
 pub fn write_v2(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let (family, addresses) = match one_family(source, destination) {
-        Pair::V4(source, destination) => {
-            (0x11, [source.octets(), destination.octets()].concat())
-        }
-        Pair::V6(source, destination) => {
-            (0x21, [source.octets(), destination.octets()].concat())
-        }
+        Pair::V4(source, destination) => (0x11, [source.octets(), destination.octets()].concat()),
+        Pair::V6(source, destination) => (0x21, [source.octets(), destination.octets()].concat()),
     };
     // Two addresses and two ports: 12 or 36 octets.
     let length = addresses.len() as u8 + 4;

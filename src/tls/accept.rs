@@ -56,7 +56,8 @@ impl ServerTls {
     pub fn new(settings: &Settings, hostname: &str) -> Result<(Self, Loaded), Vec<TlsError>> {
         let provider = provider();
         let (chooser, loaded) = certs::load(settings, hostname, &provider)?;
-        let config = Self::config(provider, settings.tls_min, chooser).map_err(|e| vec![e.into()])?;
+        let config =
+            Self::config(provider, settings.tls_min, chooser).map_err(|e| vec![e.into()])?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok((ServerTls { acceptor }, loaded))
     }

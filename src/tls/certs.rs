@@ -323,7 +323,8 @@ fn put_default_first(found: &mut [Certificate], settings: &Settings, hostname: &
 /// `*.example.org` for `mail.example.org`: a wildcard stands for exactly one
 /// label, the leftmost (RFC 6125 6.4.3).
 fn wildcard_for(name: &str) -> Option<String> {
-    name.split_once('.').map(|(_, parent)| format!("*.{parent}"))
+    name.split_once('.')
+        .map(|(_, parent)| format!("*.{parent}"))
 }
 
 /// Picks the certificate for a ClientHello.
@@ -338,25 +339,20 @@ impl Chooser {
     /// wins if its certificate covers it, then the earlier certificate. A
     /// folder whose name its certificate does not cover comes last.
     fn over(certificates: &[Certificate]) -> Self {
-        let own = |c: &Certificate| c.folder.clone().filter(|f| c.summary.names.contains(f));
-        let mut by_name = HashMap::new();
-        let mut claim = |name: String, certificate: &Certificate| {
-            by_name
-                .entry(name)
-                .or_insert_with(|| Arc::clone(&certificate.key));
+        let folders = || {
+            certificates
+                .iter()
+                .filter_map(|c| Some((c.folder.as_ref()?, c)))
         };
-        for certificate in certificates {
-            own(certificate).map(|name| claim(name, certificate));
-        }
-        for certificate in certificates {
-            for name in &certificate.summary.names {
-                claim(name.clone(), certificate);
-            }
-        }
-        for certificate in certificates {
-            if let Some(name) = &certificate.folder {
-                claim(name.clone(), certificate);
-            }
+        let covered = folders().filter(|(name, c)| c.summary.names.contains(name));
+        let stated = certificates
+            .iter()
+            .flat_map(|c| c.summary.names.iter().map(move |name| (name, c)));
+        let mut by_name = HashMap::new();
+        for (name, certificate) in covered.chain(stated).chain(folders()) {
+            by_name
+                .entry(name.clone())
+                .or_insert_with(|| Arc::clone(&certificate.key));
         }
         Chooser {
             by_name,

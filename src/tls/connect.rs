@@ -16,6 +16,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::settings::{Value, choice};
+
 use super::certs::read_certificates;
 use super::{TlsDetails, TlsError, provider, unwrap_handshake};
 
@@ -35,19 +37,17 @@ pub enum BackendTls {
     Verify,
 }
 
-impl BackendTls {
-    /// Reads `off`, `opportunistic`, `encrypt` or `verify`.
-    ///
-    /// # Errors
-    /// A sentence that says which words are known.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(BackendTls::Off),
-            "opportunistic" => Ok(BackendTls::Opportunistic),
-            "encrypt" => Ok(BackendTls::Encrypt),
-            "verify" => Ok(BackendTls::Verify),
-            _ => Err("expected off, opportunistic, encrypt or verify".to_owned()),
-        }
+impl Value for BackendTls {
+    fn parse(text: &str) -> Result<Self, String> {
+        choice(
+            text,
+            &[
+                ("off", BackendTls::Off),
+                ("opportunistic", BackendTls::Opportunistic),
+                ("encrypt", BackendTls::Encrypt),
+                ("verify", BackendTls::Verify),
+            ],
+        )
     }
 }
 
@@ -220,7 +220,10 @@ impl ServerCertVerifier for Anyone {
             .signature_verification_algorithms
             .supported_schemes();
         // The only ones that some servers of the TLS 1.2 era can make.
-        schemes.extend([SignatureScheme::ECDSA_SHA1_Legacy, SignatureScheme::RSA_PKCS1_SHA1]);
+        schemes.extend([
+            SignatureScheme::ECDSA_SHA1_Legacy,
+            SignatureScheme::RSA_PKCS1_SHA1,
+        ]);
         schemes
     }
 }

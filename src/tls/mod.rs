@@ -19,21 +19,24 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
+use crate::settings::{Value, choice};
+
 pub use accept::{HandshakeError, ServerStream, ServerTls};
 pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 
-/// What the admin says about the proxy's own side of TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Certificate chain, PEM, the proxy's own certificate first. Needs `TLS_KEY`.
-    pub tls_cert: Option<PathBuf>,
-    /// Private key of `TLS_CERT`, PEM, not encrypted.
-    pub tls_key: Option<PathBuf>,
-    /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, chosen by SNI.
-    pub tls_dir: PathBuf,
-    /// Oldest TLS version that clients may use: `1.2` or `1.3`.
-    pub tls_min: TlsMin,
+crate::settings::section! {
+    /// The certificates that clients are shown, and how old their TLS may be.
+    pub struct Settings {
+        /// Certificate chain (PEM file), the proxy's own certificate first. Needs `TLS_KEY`.
+        tls_cert: Option<PathBuf>, example "/etc/ssl/mx.pem";
+        /// Private key of `TLS_CERT` (PEM file, not encrypted).
+        tls_key: Option<PathBuf>, example "/etc/ssl/mx.key";
+        /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, one per host name, chosen by SNI. With no certificate anywhere a self-signed one is made.
+        tls_dir: PathBuf = "certs", example "/etc/letsencrypt/live";
+        /// Oldest TLS version that clients may use: `1.2` or `1.3`.
+        tls_min: TlsMin = "1.2", example "1.3";
+    }
 }
 
 /// The oldest TLS version that is spoken with clients.
@@ -45,17 +48,9 @@ pub enum TlsMin {
     Tls13,
 }
 
-impl TlsMin {
-    /// Reads `1.2` or `1.3`.
-    ///
-    /// # Errors
-    /// A sentence that says which words are known.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "1.2" => Ok(TlsMin::Tls12),
-            "1.3" => Ok(TlsMin::Tls13),
-            _ => Err("expected 1.2 or 1.3".to_owned()),
-        }
+impl Value for TlsMin {
+    fn parse(text: &str) -> Result<Self, String> {
+        choice(text, &[("1.2", TlsMin::Tls12), ("1.3", TlsMin::Tls13)])
     }
 }
 
