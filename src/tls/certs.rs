@@ -253,7 +253,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// The DNS names and the last valid moment of the first certificate.
-fn describe(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), String> {
+pub(super) fn describe(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), String> {
     let leaf = chain.first().ok_or("the chain is empty")?;
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
     let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);

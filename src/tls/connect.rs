@@ -7,18 +7,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::{AlertDescription, ClientConfig};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::settings::{Value, choice};
 
-use super::certs::read_certificates;
+use super::verify::{Anyone, Issued, system_roots};
 use super::{TlsDetails, TlsError, provider, unwrap_handshake};
 
 /// An encrypted connection to the backend.
@@ -90,15 +87,18 @@ impl ClientTls {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-        // No ALPN here: an old server may refuse a hello that carries it.
-        let config = match (mode, ca) {
-            (BackendTls::Verify, Some(ca)) => builder.with_root_certificates(roots_of(ca)?),
-            (BackendTls::Verify, None) => builder.with_root_certificates(system_roots()),
-            (BackendTls::Off | BackendTls::Opportunistic | BackendTls::Encrypt, _) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anyone { provider })),
-        }
-        .with_no_client_auth();
+        let verifier: Arc<dyn ServerCertVerifier> = match (mode, ca) {
+            (BackendTls::Verify, Some(ca)) => Arc::new(Issued::by(ca, provider)?),
+            (BackendTls::Verify, None) => system_roots(provider)?,
+            (BackendTls::Off | BackendTls::Opportunistic | BackendTls::Encrypt, _) => {
+                Arc::new(Anyone { provider })
+            }
+        };
+        let config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        // ALPN stays empty: an old server may refuse a hello that carries it.
         Ok(ClientTls {
             connector: TlsConnector::from(Arc::new(config)),
         })
@@ -146,84 +146,5 @@ impl From<io::Error> for ConnectError {
             Ok(other) => ConnectError::Violation(other.to_string()),
             Err(error) => ConnectError::Lost(error),
         }
-    }
-}
-
-fn roots_of(ca: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(ca)? {
-        roots
-            .add(certificate)
-            .map_err(|error| TlsError::BadCertificate {
-                path: ca.to_owned(),
-                reason: error.to_string(),
-            })?;
-    }
-    Ok(roots)
-}
-
-/// The system's roots, or Mozilla's as compiled in on a system that has none,
-/// such as a container built from scratch.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
-}
-
-/// Accepts any certificate, and any signature made with it.
-///
-/// Whoever can stand between proxy and backend can also bring a certificate of
-/// his own with a perfect signature, so checking the signature alone would
-/// protect nothing; but it would shut out the servers this proxy is for, whose
-/// X.509 v1 certificates and 1024 bit keys the library cannot check.
-#[derive(Debug)]
-struct Anyone {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes();
-        // The only ones that some servers of the TLS 1.2 era can make.
-        schemes.extend([
-            SignatureScheme::ECDSA_SHA1_Legacy,
-            SignatureScheme::RSA_PKCS1_SHA1,
-        ]);
-        schemes
     }
 }

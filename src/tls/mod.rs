@@ -8,6 +8,7 @@
 mod accept;
 mod certs;
 mod connect;
+mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,175 @@
+//! Whether the backend's certificate is believed.
+//!
+//! Nothing here is a compromise: [`system_roots`] and [`Issued`] check
+//! everything, [`Anyone`] checks nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::CryptoProvider;
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::TlsError;
+use super::certs::{describe, read_certificates};
+
+/// Believes what the system's roots have issued, or Mozilla's as compiled in
+/// on a system that has none, such as a container built from scratch.
+pub(super) fn system_roots(
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    issued_by(roots, provider)
+}
+
+fn issued_by(
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| TlsError::Library(error.to_string()))
+}
+
+/// Believes what the certificates of a PEM file have issued, and those
+/// certificates themselves.
+///
+/// The second half is for old servers that made their own certificate: the
+/// usual tool marks such a one as an authority, and the library takes no
+/// authority's certificate for a server's. That the admin named exactly this
+/// certificate is stronger than any issuer's word; its name and its dates
+/// must still be right.
+#[derive(Debug)]
+pub(super) struct Issued {
+    named: Vec<CertificateDer<'static>>,
+    by_chain: Arc<WebPkiServerVerifier>,
+}
+
+impl Issued {
+    /// Reads the PEM file.
+    pub(super) fn by(ca: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let named = read_certificates(ca)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &named {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| TlsError::BadCertificate {
+                    path: ca.to_owned(),
+                    reason: error.to_string(),
+                })?;
+        }
+        let by_chain = issued_by(roots, provider)?;
+        Ok(Issued { named, by_chain })
+    }
+}
+
+impl ServerCertVerifier for Issued {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if !self.named.contains(certificate) {
+            return self
+                .by_chain
+                .verify_server_cert(certificate, intermediates, name, ocsp, now);
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        let (_, not_after) = describe(std::slice::from_ref(certificate))
+            .map_err(|_| CertificateError::BadEncoding)?;
+        if not_after < SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs()) {
+            return Err(CertificateError::Expired.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_chain
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_chain
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_chain.supported_verify_schemes()
+    }
+}
+
+/// Accepts any certificate, and any signature made with it.
+///
+/// Whoever can stand between proxy and backend can also bring a certificate of
+/// his own with a perfect signature, so checking the signature alone would
+/// protect nothing; but it would shut out the servers this proxy is for, whose
+/// X.509 v1 certificates and 1024 bit keys the library cannot check.
+#[derive(Debug)]
+pub(super) struct Anyone {
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes();
+        // The only ones that some servers of the TLS 1.2 era can make.
+        schemes.extend([
+            SignatureScheme::ECDSA_SHA1_Legacy,
+            SignatureScheme::RSA_PKCS1_SHA1,
+        ]);
+        schemes
+    }
+}
