@@ -18,7 +18,8 @@ use crate::settings::Networks;
 crate::settings::section! {
     /// Load balancers in front of the proxy.
     pub struct Settings {
-        /// Load balancers whose PROXY header, version 1 or 2, is required and believed. From anybody else such a header is never parsed.
+        /// Load balancers whose PROXY header, version 1 or 2, is required and
+        /// believed. From anybody else such a header is never parsed.
         proxy_trusted: Networks = "", example "10.0.0.0/8";
     }
 }

@@ -4,7 +4,7 @@
 //! that it had to complain about. It never writes a file: the self-signed
 //! certificate that stands in when there is no other lives in memory only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -51,20 +51,17 @@ pub(super) fn load(
     provider: &CryptoProvider,
 ) -> Result<(Chooser, Loaded), Vec<TlsError>> {
     let mut problems = Vec::new();
+    let pairs = pairs(settings, &mut problems);
+    if pairs.is_empty() && problems.is_empty() {
+        let made = self_signed(hostname, provider).map_err(|problem| vec![problem])?;
+        let loaded = Loaded::SelfSigned(made.summary.clone());
+        return Ok((Chooser::over(&[made]), loaded));
+    }
     let mut found = Vec::new();
-    match pairs(settings, &mut problems) {
-        pairs if pairs.is_empty() && problems.is_empty() => {
-            let made = self_signed(hostname, provider).map_err(|e| vec![e])?;
-            let loaded = Loaded::SelfSigned(made.summary.clone());
-            return Ok((Chooser::over(&[made]), loaded));
-        }
-        pairs => {
-            for pair in pairs {
-                match pair.load(provider) {
-                    Ok(certificate) => found.push(certificate),
-                    Err(problem) => problems.push(problem),
-                }
-            }
+    for pair in pairs {
+        match pair.load(provider) {
+            Ok(certificate) => found.push(certificate),
+            Err(more) => problems.extend(more),
         }
     }
     if !problems.is_empty() {
@@ -77,7 +74,7 @@ pub(super) fn load(
 
 /// A chain and a key on disk that belong together.
 struct Pair {
-    /// The folder's name, which is a host name by convention.
+    /// The folder's name in lower case, a host name by convention.
     folder: Option<String>,
     chain: PathBuf,
     key: PathBuf,
@@ -104,8 +101,8 @@ fn pairs(settings: &Settings, problems: &mut Vec<TlsError>) -> Vec<Pair> {
     }
     match folders(&settings.tls_dir) {
         Ok(folders) => {
-            for (name, folder) in folders {
-                match pair_in(&folder, name) {
+            for folder in folders {
+                match pair_in(&folder) {
                     Ok(pair) => pairs.extend(pair),
                     Err(problem) => problems.push(problem),
                 }
@@ -117,30 +114,26 @@ fn pairs(settings: &Settings, problems: &mut Vec<TlsError>) -> Vec<Pair> {
 }
 
 /// The folders right below `dir`, links to folders included (certbot and
-/// Kubernetes make such); none when there is no `dir`.
-fn folders(dir: &Path) -> Result<BTreeMap<String, PathBuf>, TlsError> {
+/// Kubernetes make such), by name; none when there is no `dir`.
+fn folders(dir: &Path) -> Result<Vec<PathBuf>, TlsError> {
     let unreadable = |source| TlsError::Unreadable {
         path: dir.to_owned(),
         source,
     };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(unreadable(error)),
     };
-    let mut folders = BTreeMap::new();
-    for entry in entries {
-        let entry = entry.map_err(unreadable)?;
-        if entry.path().is_dir() {
-            let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
-            folders.insert(name, entry.path());
-        }
-    }
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut folders = paths.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
     Ok(folders)
 }
 
 /// The pair in a folder, or nothing if the folder holds neither file.
-fn pair_in(folder: &Path, name: String) -> Result<Option<Pair>, TlsError> {
+fn pair_in(folder: &Path) -> Result<Option<Pair>, TlsError> {
     let (chain, key) = (folder.join(CHAIN_FILE), folder.join(KEY_FILE));
     let half = |present: &Path, missing| TlsError::HalfAPair {
         present: present.to_owned(),
@@ -148,7 +141,9 @@ fn pair_in(folder: &Path, name: String) -> Result<Option<Pair>, TlsError> {
     };
     match (exists(&chain)?, exists(&key)?) {
         (true, true) => Ok(Some(Pair {
-            folder: Some(name),
+            folder: folder
+                .file_name()
+                .map(|name| name.to_string_lossy().to_ascii_lowercase()),
             chain,
             key,
         })),
@@ -174,22 +169,25 @@ struct Certificate {
 }
 
 impl Pair {
-    fn load(self, provider: &CryptoProvider) -> Result<Certificate, TlsError> {
-        let chain = read_certificates(&self.chain)?;
-        let key = read_key(&self.key)?;
-        let key = provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|error| TlsError::BadKey {
-                path: self.key.clone(),
-                reason: error.to_string(),
-            })?;
+    fn load(self, provider: &CryptoProvider) -> Result<Certificate, Vec<TlsError>> {
+        match (
+            read_certificates(&self.chain),
+            read_key(&self.key, provider),
+        ) {
+            (Ok(chain), Ok(key)) => self
+                .check(CertifiedKey::new(chain, key))
+                .map_err(|problem| vec![problem]),
+            (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
+        }
+    }
+
+    /// Whether the two belong together and may be shown to anybody today.
+    fn check(self, certified: CertifiedKey) -> Result<Certificate, TlsError> {
         let bad = |reason| TlsError::BadCertificate {
             path: self.chain.clone(),
             reason,
         };
-        let (names, not_after) = describe(&chain).map_err(bad)?;
-        let certified = CertifiedKey::new(chain, key);
+        let (names, not_after) = describe(&certified.cert).map_err(bad)?;
         match certified.keys_match() {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
@@ -240,16 +238,23 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     Ok(chain)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| TlsError::BadKey {
+fn read_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsError> {
+    let bad = |reason| TlsError::BadKey {
         path: path.to_owned(),
-        reason: match error {
-            rustls_pki_types::pem::Error::NoItemsFound => {
+        reason,
+    };
+    let key = PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| {
+        bad(match error {
+            pem::Error::NoItemsFound => {
                 "no PRIVATE KEY section in PEM form (an encrypted one cannot be read)".to_owned()
             }
             other => other.to_string(),
-        },
-    })
+        })
+    })?;
+    provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| bad(error.to_string()))
 }
 
 /// The DNS names and the last valid moment of the first certificate.

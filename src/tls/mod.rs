@@ -29,11 +29,14 @@ pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 crate::settings::section! {
     /// The certificates that clients are shown, and how old their TLS may be.
     pub struct Settings {
-        /// Certificate chain (PEM file), the proxy's own certificate first. Needs `TLS_KEY`.
+        /// Certificate chain (PEM file), the proxy's own certificate first.
+        /// Needs `TLS_KEY`.
         tls_cert: Option<PathBuf>, example "/etc/ssl/mx.pem";
         /// Private key of `TLS_CERT` (PEM file, not encrypted).
         tls_key: Option<PathBuf>, example "/etc/ssl/mx.key";
-        /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, one per host name, chosen by SNI. With no certificate anywhere a self-signed one is made.
+        /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, one per
+        /// host name, chosen by SNI. With no certificate anywhere a
+        /// self-signed one is made for `HOSTNAME`.
         tls_dir: PathBuf = "certs", example "/etc/letsencrypt/live";
         /// Oldest TLS version that clients may use: `1.2` or `1.3`.
         tls_min: TlsMin = "1.2", example "1.3";

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -88,8 +88,11 @@ impl ServerCertVerifier for Issued {
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         let (_, not_after) = describe(std::slice::from_ref(certificate))
             .map_err(|_| CertificateError::BadEncoding)?;
-        if not_after < SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs()) {
-            return Err(CertificateError::Expired.into());
+        let since_epoch = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        let not_after = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
+        if not_after < now {
+            let time = now;
+            return Err(CertificateError::ExpiredContext { time, not_after }.into());
         }
         Ok(ServerCertVerified::assertion())
     }
