@@ -1,8 +1,10 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 
+use super::super::certs::read_certificates;
 use super::*;
 
 /// `openssl s_server` as a backend.
@@ -164,6 +166,37 @@ async fn verify_accepts_the_very_certificate_that_the_admin_named() {
         let stream = TcpStream::connect(&backend.address).await.unwrap();
         let result = verify(ca).connect(name, stream).await.map(|_| ());
         assert_eq!(result.is_ok(), trusted, "{name} gave {result:?}");
+    }
+}
+
+/// A certificate is public: showing the right one proves nothing without its key.
+#[tokio::test]
+async fn verify_refuses_the_right_certificate_without_its_key() {
+    let world = World::new();
+    let (cert, key) = (world.path("a.pem"), world.path("a.key"));
+    world.issue(&cert, &key, &["mx.example.org"], Validity::Ages);
+    let other = KeyPair::generate().unwrap().serialize_der();
+    let other = provider()
+        .key_provider
+        .load_private_key(other.try_into().unwrap())
+        .unwrap();
+    let chain = read_certificates(&cert).unwrap();
+    let stolen = rustls::sign::SingleCertAndKey::from(CertifiedKey::new(chain, other));
+    let stolen = Arc::new(stolen);
+    for version in BOTH {
+        let thief = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[*version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(stolen.clone());
+        let thief = tokio_rustls::TlsAcceptor::from(Arc::new(thief));
+        for ca in [&world.ca, &cert] {
+            let (near, far) = tokio::io::duplex(16 * 1024);
+            let client = verify(ca);
+            let connecting = client.connect("mx.example.org", far);
+            let (_, result) = tokio::join!(thief.accept(near), connecting);
+            assert_untrusted(result.map(|(_, details)| details), "BadSignature");
+        }
     }
 }
 
