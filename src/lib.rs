@@ -19,5 +19,6 @@
 //! settings        how a setting is declared, read and documented
 //! ```
 
+pub mod server;
 pub mod settings;
 pub mod smtp;

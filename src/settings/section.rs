@@ -82,7 +82,7 @@ macro_rules! __section {
 
         impl $Section {
             /// What this section is about.
-            pub const ABOUT: &'static str = concat!($($about),*);
+            pub const ABOUT: &'static str = concat!($($about),*).trim_ascii();
 
             /// The settings of this section, in the order of the fields.
             pub const SPECS: &'static [$crate::settings::Spec] = &[
@@ -92,7 +92,7 @@ macro_rules! __section {
                         key: stringify!($field),
                         default,
                         example: $example,
-                        doc: concat!($($doc),*),
+                        doc: concat!($($doc),*).trim_ascii(),
                         secret: false $(|| stringify!($secret).is_empty())?,
                         required: default.is_none() && <$type as $crate::settings::Value>::REQUIRED,
                     }
