@@ -19,6 +19,7 @@
 //! settings        how a setting is declared, read and documented
 //! ```
 
+pub mod config;
 pub mod server;
 pub mod settings;
 pub mod smtp;

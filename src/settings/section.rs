@@ -62,7 +62,7 @@ impl Spec {
 macro_rules! __section {
     (
         $(#[doc = $about:literal])*
-        pub struct $Section:ident {
+        $vis:vis struct $Section:ident {
             $(
                 $(#[doc = $doc:literal])*
                 // The empty `vis` is only there to tell whether the attribute is.
@@ -73,19 +73,19 @@ macro_rules! __section {
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Debug)]
-        pub struct $Section {
+        $vis struct $Section {
             $(
                 $(#[doc = $doc])*
-                pub $field: $type,
+                $vis $field: $type,
             )*
         }
 
         impl $Section {
             /// What this section is about.
-            pub const ABOUT: &'static str = concat!($($about),*).trim_ascii();
+            $vis const ABOUT: &'static str = concat!($($about),*).trim_ascii();
 
             /// The settings of this section, in the order of the fields.
-            pub const SPECS: &'static [$crate::settings::Spec] = &[
+            $vis const SPECS: &'static [$crate::settings::Spec] = &[
                 $({
                     let default: Option<&'static str> = [$(Some($default),)? None][0];
                     $crate::settings::Spec {
@@ -101,7 +101,7 @@ macro_rules! __section {
 
             /// Reads every setting of this section. Problems gather in the
             /// reader; `None` when there was one in this section.
-            pub fn read(reader: &mut $crate::settings::Reader) -> Option<Self> {
+            $vis fn read(reader: &mut $crate::settings::Reader) -> Option<Self> {
                 let mut specs = Self::SPECS.iter();
                 $(let $field = specs.next().and_then(|spec| reader.read::<$type>(spec));)*
                 Some(Self { $($field: $field?),* })
@@ -132,4 +132,5 @@ macro_rules! __section {
     };
 }
 
+#[doc(inline)]
 pub use crate::__section as section;
