@@ -27,11 +27,10 @@ pub(super) fn give(reader: &mut Reader) {
             }
         }
         Err(what) => {
-            let value = Some(path.display().to_string());
-            for spec in Settings::SPECS {
+            if let Some(problem) = super::problem("config", &what) {
                 reader.note(Problem {
-                    value: value.clone(),
-                    ..Problem::of(spec, what.as_str())
+                    value: Some(path.display().to_string()),
+                    ..problem
                 });
             }
         }

@@ -109,11 +109,7 @@ fn give_variable(reader: &mut Reader, variable: &OsStr, value: OsString) {
 /// What one setting demands of another, for the rooms that could be read.
 fn cross_check(_parts: &Parts, _problems: &mut Problems) {}
 
-/// A problem of the setting `key` that only shows beside other settings.
-#[expect(
-    dead_code,
-    reason = "for cross_check, once there is something to check"
-)]
+/// A problem of the setting `key` that its own value does not show.
 fn problem(key: &str, what: &str) -> Option<Problem> {
     let mut specs = SECTIONS.iter().flat_map(|section| section.specs);
     let spec = specs.find(|spec| spec.key == key)?;

@@ -57,15 +57,17 @@ impl Spec {
 /// is an `Option`, or else required. Generated are the struct, `ABOUT` (its
 /// doc comment), `SPECS` (one [`Spec`] per field), `read`, `Default`, and a
 /// test that every default and every example parses.
-#[doc(hidden)]
 #[macro_export]
 macro_rules! __section {
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+    (@secret $secret:vis) => { true };
     (
         $(#[doc = $about:literal])*
         $vis:vis struct $Section:ident {
             $(
                 $(#[doc = $doc:literal])*
-                // The empty `vis` is only there to tell whether the attribute is.
+                // `vis` matches nothing: it only tells whether the attribute is there.
                 $(#[secret] $secret:vis)?
                 $field:ident: $type:ty $(= $default:literal)?, example $example:literal;
             )*
@@ -87,14 +89,14 @@ macro_rules! __section {
             /// The settings of this section, in the order of the fields.
             $vis const SPECS: &'static [$crate::settings::Spec] = &[
                 $({
-                    let default: Option<&'static str> = [$(Some($default),)? None][0];
+                    const DEFAULT: Option<&str> = $crate::settings::section!(@default $($default)?);
                     $crate::settings::Spec {
                         key: stringify!($field),
-                        default,
+                        default: DEFAULT,
                         example: $example,
                         doc: concat!($($doc),*).trim_ascii(),
-                        secret: false $(|| stringify!($secret).is_empty())?,
-                        required: default.is_none() && <$type as $crate::settings::Value>::REQUIRED,
+                        secret: false $(|| $crate::settings::section!(@secret $secret))?,
+                        required: DEFAULT.is_none() && <$type as $crate::settings::Value>::REQUIRED,
                     }
                 },)*
             ];
@@ -131,6 +133,9 @@ macro_rules! __section {
         }
     };
 }
+
+#[cfg(test)]
+mod tests;
 
 #[doc(inline)]
 pub use crate::__section as section;

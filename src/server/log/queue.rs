@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::line::LineForm;
 
-/// Lines that may wait for the output: a few MiB at the very most.
+/// Lines that may wait for the output; at some hundred octets a line, 2 MiB or so.
 const WAITING_MAX: usize = 4096;
 
 /// Longest wait for the output at the end of the process.
