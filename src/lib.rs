@@ -19,7 +19,9 @@
 //! settings        how a setting is declared, read and documented
 //! ```
 
+pub mod config;
 pub mod proxy_protocol;
+pub mod server;
 pub mod settings;
 pub mod smtp;
 pub mod tls;

@@ -16,6 +16,8 @@ mod reader;
 mod secret;
 mod section;
 mod size;
+#[cfg(test)]
+mod tests;
 
 pub use list::{List, expand_list};
 pub use networks::Networks;

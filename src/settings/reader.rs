@@ -75,109 +75,72 @@ impl Reader {
     /// The value of a setting; `None` when there was a problem with it, which
     /// is then noted.
     pub fn read<T: Value>(&mut self, spec: &Spec) -> Option<T> {
-        self.known.push(spec.key.to_owned());
-        let mut given = self.given.remove(spec.key);
-        if spec.secret {
-            given = self.read_secret(spec, given)?;
-        }
-        let (origin, text) = match (given, spec.default) {
-            (
-                Some(Given {
-                    origin,
-                    text: Ok(text),
-                }),
-                _,
-            ) => (Some(origin), text),
-            (
-                Some(Given {
-                    origin,
-                    text: Err(what),
-                }),
-                _,
-            ) => {
-                self.refuse(spec, Some(origin), None, what);
-                return None;
-            }
-            (None, Some(default)) => (None, default.to_owned()),
-            (None, None) => {
-                let unset = T::unset();
-                if unset.is_none() {
-                    self.refuse(spec, None, None, "is required".to_owned());
-                }
-                return unset;
-            }
-        };
-        let text = if spec.secret {
-            text.as_str()
-        } else {
-            text.trim()
-        };
-        match T::parse(text) {
+        match self.value(spec) {
             Ok(value) => Some(value),
-            Err(_) if text.is_empty() => {
-                let what = "is empty: give a value or leave it unset".to_owned();
-                self.refuse(spec, origin, Some(String::new()), what);
-                None
-            }
-            Err(what) => {
-                let shown = if spec.secret { "***" } else { text };
-                self.refuse(spec, origin, Some(shown.to_owned()), what);
+            Err(problem) => {
+                self.problems.push(problem);
                 None
             }
         }
     }
 
-    /// The secret itself or the content of the file that `<NAME>_FILE` names;
-    /// `None` when there was a problem.
-    fn read_secret(&mut self, spec: &Spec, given: Option<Given>) -> Option<Option<Given>> {
+    fn value<T: Value>(&mut self, spec: &Spec) -> Result<T, Problem> {
+        self.known.push(spec.key.to_owned());
+        let mut given = self.given.remove(spec.key);
+        if spec.secret {
+            given = self.secret(spec, given)?;
+        }
+        let Some(Given { origin, text }) = given else {
+            return match spec.default {
+                Some(default) => T::parse(default).map_err(|what| Problem::of(spec, what)),
+                None => T::unset().ok_or_else(|| Problem::of(spec, "is required")),
+            };
+        };
+        let refuse = |value: Option<&str>, what| Problem {
+            origin: Some(origin.clone()),
+            value: value.map(str::to_owned),
+            ..Problem::of(spec, what)
+        };
+        let text = text.map_err(|what| refuse(None, what))?;
+        let text = if spec.secret { &text } else { text.trim() };
+        T::parse(text).map_err(|what| match (text, spec.secret) {
+            ("", _) => refuse(
+                Some(""),
+                "is empty: give a value or leave it unset".to_owned(),
+            ),
+            (_, true) => refuse(Some("***"), what),
+            (_, false) => refuse(Some(text), what),
+        })
+    }
+
+    /// A secret as it was given, or else from the file that `<NAME>_FILE` names.
+    fn secret(&mut self, spec: &Spec, given: Option<Given>) -> Result<Option<Given>, Problem> {
         let key = format!("{}_file", spec.key);
         let named = self.given.remove(&key);
         self.known.push(key);
         let Some(Given { origin, text }) = named else {
-            return Some(given);
+            return Ok(given);
         };
-        let mut refuse = |value, what| {
-            self.problems.push(Problem {
-                variable: format!("{}_FILE", spec.variable()),
-                origin: Some(origin.clone()),
-                value,
-                what,
-                example: Some("/run/secrets/portcullis"),
-            });
-            None
+        let refuse = |value, what| Problem {
+            variable: format!("{}_FILE", spec.variable()),
+            origin: Some(origin.clone()),
+            value,
+            what,
+            example: Some("/run/secrets/portcullis"),
         };
         if given.is_some() {
-            return refuse(
-                None,
-                format!("and {} are both set: keep one", spec.variable()),
-            );
+            let what = format!("and {} are both set: keep one", spec.variable());
+            return Err(refuse(None, what));
         }
-        let path = match text {
-            Ok(path) => path,
-            Err(what) => return refuse(None, what),
-        };
-        match fs::read_to_string(&path) {
-            Ok(content) => {
-                let secret = content.strip_suffix('\n').unwrap_or(&content);
-                let secret = secret.strip_suffix('\r').unwrap_or(secret);
-                Some(Some(Given {
-                    origin,
-                    text: Ok(secret.to_owned()),
-                }))
-            }
-            Err(error) => refuse(
-                Some(path),
-                format!("names a file that cannot be read: {error}"),
-            ),
-        }
-    }
-
-    fn refuse(&mut self, spec: &Spec, origin: Option<Origin>, value: Option<String>, what: String) {
-        self.problems.push(Problem {
-            origin,
-            value,
-            ..Problem::of(spec, what)
-        });
+        let path = text.map_err(|what| refuse(None, what))?;
+        let content = fs::read_to_string(&path).map_err(|error| {
+            let what = format!("names a file that cannot be read: {error}");
+            refuse(Some(path), what)
+        })?;
+        let secret = content.strip_suffix('\n').unwrap_or(&content);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        let text = Ok(secret.to_owned());
+        Ok(Some(Given { origin, text }))
     }
 
     /// Notes a problem that a source had as a whole.
@@ -196,17 +159,15 @@ impl Reader {
         for (key, Given { origin, .. }) in given {
             let what = if known.contains(&key) {
                 "may not be set here".to_owned()
+            } else if let Some(near) = nearest(&key, known.iter().map(String::as_str)) {
+                format!("is unknown; did you mean {}?", origin.spell(near))
             } else {
-                match nearest(&key, known.iter().map(String::as_str)) {
-                    Some(near) => format!("is unknown; did you mean {}?", origin.spell(near)),
-                    None => "is unknown".to_owned(),
-                }
+                "is unknown".to_owned()
             };
-            // The value is not shown: it may be a secret under a misspelt name.
-            let variable = origin.spell(&key);
             problems.push(Problem {
-                variable,
+                variable: origin.spell(&key),
                 origin: Some(origin),
+                // It may be a secret under a misspelt name.
                 value: None,
                 what,
                 example: None,

@@ -57,15 +57,17 @@ impl Spec {
 /// is an `Option`, or else required. Generated are the struct, `ABOUT` (its
 /// doc comment), `SPECS` (one [`Spec`] per field), `read`, `Default`, and a
 /// test that every default and every example parses.
-#[doc(hidden)]
 #[macro_export]
 macro_rules! __section {
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+    (@secret $secret:vis) => { true };
     (
         $(#[doc = $about:literal])*
-        pub struct $Section:ident {
+        $vis:vis struct $Section:ident {
             $(
                 $(#[doc = $doc:literal])*
-                // The empty `vis` is only there to tell whether the attribute is.
+                // `vis` matches nothing: it only tells whether the attribute is there.
                 $(#[secret] $secret:vis)?
                 $field:ident: $type:ty $(= $default:literal)?, example $example:literal;
             )*
@@ -73,35 +75,35 @@ macro_rules! __section {
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Debug)]
-        pub struct $Section {
+        $vis struct $Section {
             $(
                 $(#[doc = $doc])*
-                pub $field: $type,
+                $vis $field: $type,
             )*
         }
 
         impl $Section {
             /// What this section is about.
-            pub const ABOUT: &'static str = concat!($($about),*);
+            $vis const ABOUT: &'static str = concat!($($about),*).trim_ascii();
 
             /// The settings of this section, in the order of the fields.
-            pub const SPECS: &'static [$crate::settings::Spec] = &[
+            $vis const SPECS: &'static [$crate::settings::Spec] = &[
                 $({
-                    let default: Option<&'static str> = [$(Some($default),)? None][0];
+                    const DEFAULT: Option<&str> = $crate::settings::section!(@default $($default)?);
                     $crate::settings::Spec {
                         key: stringify!($field),
-                        default,
+                        default: DEFAULT,
                         example: $example,
-                        doc: concat!($($doc),*),
-                        secret: false $(|| stringify!($secret).is_empty())?,
-                        required: default.is_none() && <$type as $crate::settings::Value>::REQUIRED,
+                        doc: concat!($($doc),*).trim_ascii(),
+                        secret: false $(|| $crate::settings::section!(@secret $secret))?,
+                        required: DEFAULT.is_none() && <$type as $crate::settings::Value>::REQUIRED,
                     }
                 },)*
             ];
 
             /// Reads every setting of this section. Problems gather in the
             /// reader; `None` when there was one in this section.
-            pub fn read(reader: &mut $crate::settings::Reader) -> Option<Self> {
+            $vis fn read(reader: &mut $crate::settings::Reader) -> Option<Self> {
                 let mut specs = Self::SPECS.iter();
                 $(let $field = specs.next().and_then(|spec| reader.read::<$type>(spec));)*
                 Some(Self { $($field: $field?),* })
@@ -132,4 +134,8 @@ macro_rules! __section {
     };
 }
 
+#[cfg(test)]
+mod tests;
+
+#[doc(inline)]
 pub use crate::__section as section;

@@ -1,0 +1,117 @@
+//! Puts the settings of all rooms together, checks them against each other and
+//! explains them. What a setting means is known only by the room that obeys it.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::server;
+use crate::settings::{Origin, Problem, Problems, Reader, Spec};
+
+pub mod command_line;
+mod explain;
+pub mod file;
+#[cfg(test)]
+mod tests;
+
+pub use explain::{help, reference};
+
+/// The settings of one room, for whoever explains them.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// What they are about, in a sentence.
+    pub about: &'static str,
+    /// The settings.
+    pub specs: &'static [Spec],
+}
+
+macro_rules! rooms {
+    ($($(#[doc = $doc:literal])* $room:ident: $Settings:ty;)*) => {
+        /// Everything the process obeys.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $($(#[doc = $doc])* pub $room: $Settings,)*
+        }
+
+        /// The settings that exist, room by room.
+        pub const SECTIONS: &[Section] = &[
+            $(Section { about: <$Settings>::ABOUT, specs: <$Settings>::SPECS },)*
+            Section { about: file::Settings::ABOUT, specs: file::Settings::SPECS },
+        ];
+
+        /// What could be read: a room is missing if one of its settings is bad.
+        struct Parts {
+            $($room: Option<$Settings>,)*
+        }
+
+        impl Parts {
+            fn read(reader: &mut Reader) -> Self {
+                Self { $($room: <$Settings>::read(reader),)* }
+            }
+
+            fn whole(self) -> Option<Config> {
+                Some(Config { $($room: self.$room?,)* })
+            }
+        }
+    };
+}
+
+// A room that has settings is added here, and nowhere else.
+rooms! {
+    /// What is logged, and how.
+    log: server::log::Settings;
+}
+
+/// Reads the configuration: a flag is stronger than the environment, that
+/// than the file, that than the default.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(
+    flags: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, Problems> {
+    let mut reader = Reader::default();
+    for (key, value) in flags {
+        reader.give(Origin::Flag, &key, Ok(value));
+    }
+    for (variable, value) in environment {
+        give_variable(&mut reader, &variable, value);
+    }
+    file::give(&mut reader);
+    let parts = Parts::read(&mut reader);
+    let mut problems = reader.finish();
+    cross_check(&parts, &mut problems);
+    match parts.whole() {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// Gives the reader a variable of the environment if it is one of ours.
+fn give_variable(reader: &mut Reader, variable: &OsStr, value: OsString) {
+    let variable = variable.to_string_lossy();
+    let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
+        return;
+    };
+    if name.contains(|c: char| c.is_ascii_lowercase()) {
+        reader.note(Problem {
+            variable: variable.to_string(),
+            origin: Some(Origin::Environment),
+            value: None,
+            what: "is unknown: names are in upper case".to_owned(),
+            example: None,
+        });
+        return;
+    }
+    let text = value.into_string().map_err(|_| "is not UTF-8".to_owned());
+    reader.give(Origin::Environment, &name.to_ascii_lowercase(), text);
+}
+
+/// What one setting demands of another, for the rooms that could be read.
+fn cross_check(_parts: &Parts, _problems: &mut Problems) {}
+
+/// A problem of the setting `key` that its own value does not show.
+fn problem(key: &str, what: &str) -> Option<Problem> {
+    let mut specs = SECTIONS.iter().flat_map(|section| section.specs);
+    let spec = specs.find(|spec| spec.key == key)?;
+    Some(Problem::of(spec, what))
+}

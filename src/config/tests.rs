@@ -1,0 +1,211 @@
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+
+use super::command_line::{Command, Misuse, parse};
+use super::*;
+use crate::server::log::LogFormat;
+use crate::settings::LogAddresses;
+
+fn flags(given: &[(&str, &str)]) -> Vec<(String, String)> {
+    given
+        .iter()
+        .map(|(key, value)| ((*key).into(), (*value).into()))
+        .collect()
+}
+
+fn variables(given: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    given
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// What is wrong when the file holds this, a line each.
+fn problems_of_file(content: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), content).unwrap();
+    let path = file.path().to_str().unwrap();
+    match load([], variables(&[("PORTCULLIS_CONFIG", path)])) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string().replace(path, "p.toml"),
+    }
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let content = "log_format = 'text'\nlog_addresses = 'hashed'\n";
+    fs::write(file.path(), content).unwrap();
+    let config = file.path().to_str().unwrap();
+    let environment = variables(&[
+        ("PORTCULLIS_CONFIG", "/no/such/file"),
+        ("PORTCULLIS_LOG_ADDRESSES", "masked"),
+        ("PORTCULLIS_LOG_FORMAT", "json"),
+        ("HOME", "/"),
+    ]);
+    let flags = flags(&[("config", config), ("log_addresses", "none")]);
+    let log = load(flags.clone(), environment).unwrap().log;
+    assert_eq!(log.log_addresses, LogAddresses::None);
+    assert_eq!(log.log_format, Some(LogFormat::Json));
+    let log = load(flags, []).unwrap().log;
+    assert_eq!(log.log_format, Some(LogFormat::Text));
+    assert_eq!(load([], []).unwrap().log.log_addresses, LogAddresses::Full);
+}
+
+#[test]
+fn a_file_holds_flat_keys_of_simple_values() {
+    assert_eq!(
+        problems_of_file("log_level = ['info', 'portcullis=debug']"),
+        ""
+    );
+    let content = "log_level = 7\nlog_format = true\n[log_addresses]\nx = 1";
+    let problems = problems_of_file(content);
+    assert!(
+        problems.contains("LOG_LEVEL=\"7\" (file \"p.toml\") holds"),
+        "{problems}"
+    );
+    assert!(problems.contains("LOG_FORMAT=\"true\" (file \"p.toml\") is not one of json, text"));
+    assert!(
+        problems.contains("LOG_ADDRESSES (file \"p.toml\") is a table"),
+        "{problems}"
+    );
+    assert_eq!(problems.lines().count(), 3);
+    assert!(problems_of_file("log_level = [1]").contains("array of something else"));
+    assert!(problems_of_file("log_level = 1.5").contains("is a float: put it in quotes"));
+}
+
+#[test]
+fn refuses_unknown_keys_in_the_file() {
+    let problems = problems_of_file("log_lvel = 'info'\nconfig = '/x'\n[log]\nlevel = 'info'");
+    let expected = "config (file \"p.toml\") may not be set here\n\
+        log (file \"p.toml\") is unknown\n\
+        log_lvel (file \"p.toml\") is unknown; did you mean log_level?\n";
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn a_broken_file_is_one_problem_that_shows_no_line_of_it() {
+    let problems = problems_of_file("log_level = 'info'\nbell_word = hunter2\n");
+    assert!(
+        problems.starts_with("PORTCULLIS_CONFIG=\"p.toml\" names a file that is not TOML: line 2"),
+        "{problems}"
+    );
+    assert!(!problems.contains("hunter2"), "{problems}");
+    let missing = load(flags(&[("config", "/no/such/file")]), [])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.starts_with("PORTCULLIS_CONFIG=\"/no/such/file\" names a file that cannot be read")
+    );
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_a_problem_of_its_variable() {
+    let environment = [(
+        OsString::from("PORTCULLIS_LOG_LEVEL"),
+        OsString::from_vec(vec![0xff]),
+    )];
+    let problems = load([], environment).unwrap_err().to_string();
+    assert!(
+        problems.starts_with("PORTCULLIS_LOG_LEVEL (environment) is not UTF-8"),
+        "{problems}"
+    );
+    let environment = [(
+        OsString::from_vec(b"PORTCULLIS_\xff".into()),
+        OsString::new(),
+    )];
+    assert!(
+        load([], environment)
+            .unwrap_err()
+            .to_string()
+            .contains("is unknown")
+    );
+}
+
+#[test]
+fn a_variable_in_lower_case_is_refused() {
+    let environment = variables(&[("PORTCULLIS_log_level", "info")]);
+    let problems = load([], environment).unwrap_err().to_string();
+    assert!(
+        problems.starts_with("PORTCULLIS_log_level (environment) is unknown"),
+        "{problems}"
+    );
+}
+
+fn line(words: &[&str]) -> Result<(Command, Vec<(String, String)>), Misuse> {
+    parse(words.iter().map(OsString::from)).map(|line| (line.command, line.flags))
+}
+
+#[test]
+fn reads_flags_before_and_after_the_command() {
+    let expected = flags(&[("log_level", "a=b"), ("log_format", "json")]);
+    let words = ["--log-level=a=b", "demo", "--log-format", "json"];
+    assert_eq!(line(&words), Ok((Command::Demo, expected)));
+    assert_eq!(line(&[]), Ok((Command::Serve, vec![])));
+    assert_eq!(
+        line(&["--log-level="]),
+        Ok((Command::Serve, flags(&[("log_level", "")])))
+    );
+    assert_eq!(line(&["-h"]), Ok((Command::Help, vec![])));
+    assert_eq!(line(&["-V"]), Ok((Command::Version, vec![])));
+}
+
+#[test]
+fn refuses_a_malformed_command_line() {
+    let unknown = |flag: &str, near: Option<&str>| Misuse::UnknownFlag {
+        flag: flag.into(),
+        near: near.map(str::to_owned),
+    };
+    for (words, misuse) in [
+        (&["serve"][..], Misuse::UnknownCommand("serve".into())),
+        (&["demo", "demo"], Misuse::SecondCommand("demo".into())),
+        (
+            &["--log-lvel=info"],
+            unknown("--log-lvel", Some("--log-level")),
+        ),
+        (
+            &["--log_level", "x"],
+            unknown("--log_level", Some("--log-level")),
+        ),
+        (&["-x"], unknown("-x", None)),
+        (&["--"], unknown("--", None)),
+        (&["--log-level"], Misuse::NoValue("--log-level".into())),
+        (
+            &["--log-level", "--log-format=json"],
+            Misuse::NoValue("--log-level".into()),
+        ),
+        (
+            &["--log-level=a", "--log-level=b"],
+            Misuse::Twice("--log-level".into()),
+        ),
+    ] {
+        assert_eq!(line(words), Err(misuse), "{words:?}");
+    }
+}
+
+#[test]
+fn no_two_rooms_have_a_setting_of_the_same_name() {
+    let mut keys: Vec<_> = SECTIONS
+        .iter()
+        .flat_map(|section| section.specs)
+        .map(|spec| spec.key)
+        .collect();
+    let all = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), all);
+}
+
+#[test]
+fn every_setting_says_what_it_means() {
+    for spec in SECTIONS.iter().flat_map(|section| section.specs) {
+        assert!(
+            spec.doc.ends_with('.') && !spec.example.is_empty(),
+            "{spec:?}"
+        );
+        assert!(
+            help().contains(&spec.flag()) && reference().contains(&spec.name()),
+            "{spec:?}"
+        );
+    }
+}

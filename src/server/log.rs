@@ -1,0 +1,114 @@
+//! The log: what is written, in which form, and the one place that sets it up.
+//!
+//! Logging must never make a session wait: a line that finds the queue to
+//! stdout full is dropped and counted.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry};
+
+use crate::settings::{self, LogAddresses, Value, choice};
+
+mod line;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use line::LineForm;
+pub use queue::Guard;
+
+settings::section! {
+    /// What is logged, and how.
+    pub struct Settings {
+        /// Form of the log on stdout: `json` (one object a line) or `text`.
+        /// Unset: `text` on a terminal, else `json`.
+        log_format: Option<LogFormat>, example "json";
+        /// What is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`,
+        /// for single modules too.
+        log_level: LogLevel = "info", example "info,portcullis::session=debug";
+        /// How client and mail addresses are logged: `full`; `masked`, only
+        /// the network, the first letter and the domain; `hashed`, the same
+        /// address alike until the next start; or `none`.
+        log_addresses: LogAddresses = "full", example "masked";
+    }
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Readable columns.
+    Text,
+}
+
+impl Value for LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        choice(text, &[("json", Self::Json), ("text", Self::Text)])
+    }
+}
+
+/// Which events are logged, as `tracing_subscriber`'s filter reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel(String);
+
+impl Value for LogLevel {
+    fn parse(text: &str) -> Result<Self, String> {
+        // The filter takes a lone word that is no level for a module, and
+        // `inof` would then silently log nothing at all.
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+        for directive in text.split(',') {
+            let whole = directive.contains('=') || directive.contains('[');
+            if !whole && !is_level(directive) {
+                return Err(format!(
+                    "holds {directive:?}, not one of {}",
+                    LEVELS.join(", ")
+                ));
+            }
+        }
+        EnvFilter::try_new(text).map_err(|error| format!("is no log filter: {error}"))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The writer's thread does not start.
+    #[error("cannot start the log writer: {0}")]
+    Thread(#[from] io::Error),
+    /// The process logs already.
+    #[error("the log is already set up")]
+    Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Sends the events of the whole process to stdout from now on. Dropping the
+/// guard waits, not for ever, until everything is written.
+///
+/// # Errors
+/// The writer's thread does not start, or the process logs already.
+pub fn init(settings: &Settings) -> Result<Guard, LogError> {
+    let terminal = io::stdout().is_terminal();
+    let form = match (settings.log_format, terminal) {
+        (Some(LogFormat::Json), _) | (None, false) => LineForm::Json,
+        (Some(LogFormat::Text), false) => LineForm::Plain,
+        (Some(LogFormat::Text) | None, true) => LineForm::Coloured,
+    };
+    let (queue, guard) = queue::start(io::stdout(), form)?;
+    tracing::subscriber::set_global_default(subscriber(&settings.log_level, form, queue))?;
+    Ok(guard)
+}
+
+fn subscriber<W>(level: &LogLevel, form: LineForm, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = fmt::layer()
+        .fmt_fields(form)
+        .event_format(form)
+        .with_writer(writer);
+    registry().with(EnvFilter::new(&level.0)).with(lines)
+}

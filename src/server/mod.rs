@@ -1,0 +1,3 @@
+//! The process: what it listens to, what it logs, how it ends.
+
+pub mod log;
