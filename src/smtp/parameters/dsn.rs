@@ -1,0 +1,129 @@
+//! Parameters that steer delivery reports (RFC 3461).
+
+use crate::smtp::parameters::is_keyword;
+use crate::smtp::xtext::Xtext;
+use std::fmt;
+
+/// RFC 3461 4.2, encoded octets with the address type.
+const ORCPT_MAX: usize = 500;
+
+/// RFC 3461 4.3
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ret {
+    /// The whole message.
+    Full,
+    /// Its header only.
+    Headers,
+}
+
+/// RFC 3461 4.1: NEVER stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notify {
+    /// No report.
+    Never,
+    /// At least one of them is true; with none, nothing is printed.
+    On {
+        /// Delivered.
+        success: bool,
+        /// Given up.
+        failure: bool,
+        /// Late.
+        delay: bool,
+    },
+}
+
+/// RFC 3461 4.2: address type (an atom) and xtext address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orcpt {
+    kind: String,
+    address: Xtext,
+}
+
+impl Ret {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Full, Self::Headers]
+            .into_iter()
+            .find(|ret| text.eq_ignore_ascii_case(ret.as_str()))
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        }
+    }
+}
+
+impl Notify {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.eq_ignore_ascii_case("NEVER") {
+            return Some(Self::Never);
+        }
+        let (mut success, mut failure, mut delay) = (false, false, false);
+        for event in text.split(',') {
+            let flag = match event.to_ascii_uppercase().as_str() {
+                "SUCCESS" => &mut success,
+                "FAILURE" => &mut failure,
+                "DELAY" => &mut delay,
+                _ => return None,
+            };
+            if std::mem::replace(flag, true) {
+                return None;
+            }
+        }
+        Some(Self::On {
+            success,
+            failure,
+            delay,
+        })
+    }
+
+    pub(super) fn events(self) -> Vec<&'static str> {
+        let Self::On {
+            success,
+            failure,
+            delay,
+        } = self
+        else {
+            return vec!["NEVER"];
+        };
+        [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")]
+            .into_iter()
+            .filter_map(|(wanted, event)| wanted.then_some(event))
+            .collect()
+    }
+}
+
+impl Orcpt {
+    /// Puts an address type and an address together; `None` when the type is
+    /// no keyword or the whole is longer than 500 octets encoded.
+    pub fn new(kind: &str, address: Xtext) -> Option<Self> {
+        let orcpt = Self {
+            kind: kind.to_owned(),
+            address,
+        };
+        (is_keyword(kind) && orcpt.to_string().len() <= ORCPT_MAX).then_some(orcpt)
+    }
+
+    /// Parses `rfc822;user@example.org`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (kind, address) = text.split_once(';')?;
+        Self::new(kind, Xtext::parse(address)?).filter(|_| text.len() <= ORCPT_MAX)
+    }
+
+    /// The address type, such as `rfc822`, as sent.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The address; its meaning depends on the type.
+    pub fn address(&self) -> &Xtext {
+        &self.address
+    }
+}
+
+impl fmt::Display for Orcpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{}", self.kind, self.address)
+    }
+}
