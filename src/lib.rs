@@ -19,9 +19,13 @@
 //! settings        how a setting is declared, read and documented
 //! ```
 
+pub mod backend;
 pub mod config;
+pub mod demo;
+pub mod policy;
 pub mod proxy_protocol;
 pub mod server;
+pub mod session;
 pub mod settings;
 pub mod smtp;
 pub mod tls;

@@ -6,7 +6,8 @@ use std::process;
 
 use portcullis::config::command_line::{self, Command, CommandLine};
 use portcullis::config::{self, Config};
-use portcullis::server::log;
+use portcullis::demo;
+use portcullis::server::{self, ServeError, log};
 
 /// How the process ends (the numbers are those of `sysexits.h`).
 #[derive(Clone, Copy)]
@@ -17,11 +18,7 @@ enum ExitCode {
     Failed = 1,
     /// The command line does not have the right form.
     CommandLine = 64,
-    /// A service that is needed is not there.
-    #[expect(dead_code, reason = "for the server to say")]
-    Unavailable = 69,
     /// The system does not let us listen where we should.
-    #[expect(dead_code, reason = "for the server to say")]
     MayNotBind = 77,
     /// The configuration is bad.
     Configuration = 78,
@@ -42,35 +39,89 @@ fn run() -> ExitCode {
     match command {
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("portcullis ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Serve | Command::Demo => match config::load(flags, env::vars_os()) {
-            Ok(config) if command == Command::Demo => demo(config),
+        Command::Demo => demo(flags),
+        Command::Serve => match load(flags) {
             Ok(config) => serve(config),
-            Err(problems) => {
-                let count = problems.0.len();
-                complain(&format!("bad configuration, problems: {count}\n{problems}"));
-                ExitCode::Configuration
-            }
+            Err(code) => code,
         },
     }
 }
 
 /// Guards the backend until told to stop.
 fn serve(config: Config) -> ExitCode {
-    let _log = match log::init(&config.log) {
+    start(config, |config| {
+        server::run(config.into(), std::future::pending())
+    })
+}
+
+/// Guards the example server and shows what arrives.
+fn demo(flags: Vec<(String, String)>) -> ExitCode {
+    // Bound before the configuration is read: the proxy must know the port.
+    let listener = match std::net::TcpListener::bind(("127.0.0.1", 0)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            complain(&format!("cannot bind the example server: {error}\n"));
+            return ExitCode::MayNotBind;
+        }
+    };
+    let example = match demo::Example::new(listener) {
+        Ok(example) => example,
+        Err(error) => {
+            complain(&format!("cannot start the example server: {error}\n"));
+            return ExitCode::Failed;
+        }
+    };
+    match load(demo::flags(example.address()).into_iter().chain(flags)) {
+        Ok(config) => start(config, |config| demo::run(config.into(), example)),
+        Err(code) => code,
+    }
+}
+
+fn load(flags: impl IntoIterator<Item = (String, String)>) -> Result<Config, ExitCode> {
+    config::load(flags, env::vars_os()).map_err(|problems| {
+        let count = problems.0.len();
+        complain(&format!("bad configuration, problems: {count}\n{problems}"));
+        ExitCode::Configuration
+    })
+}
+
+/// Sets up log and runtime, and runs a job in them.
+fn start<Job>(config: Config, job: impl FnOnce(Config) -> Job) -> ExitCode
+where
+    Job: Future<Output = Result<(), ServeError>>,
+{
+    let log = match log::init(&config.log) {
         Ok(guard) => guard,
         Err(error) => {
             complain(&format!("{error}\n"));
             return ExitCode::Failed;
         }
     };
-    complain("serving is not built yet\n");
-    ExitCode::Failed
-}
-
-/// Guards the example backend and shows what arrives.
-fn demo(_config: Config) -> ExitCode {
-    complain("the demo is not built yet\n");
-    ExitCode::Failed
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}\n"));
+            return ExitCode::Failed;
+        }
+    };
+    let ended = runtime.block_on(job(config));
+    // Whoever is still at work has had DRAIN, and is cut off.
+    runtime.shutdown_background();
+    drop(log);
+    match ended {
+        Ok(()) => ExitCode::Done,
+        Err(error) => {
+            complain(&format!("{error}\n"));
+            match error {
+                ServeError::Bind { .. } => ExitCode::MayNotBind,
+                ServeError::Tls(_) | ServeError::Deaf => ExitCode::Configuration,
+                ServeError::Io(_) => ExitCode::Failed,
+            }
+        }
+    }
 }
 
 /// Prints the answer to a question; a reader that went away (`| head`) has enough.

@@ -3,8 +3,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::server;
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
+use crate::{backend, policy, proxy_protocol, server, session, tls};
 
 pub mod command_line;
 mod explain;
@@ -56,8 +56,43 @@ macro_rules! rooms {
 
 // A room that has settings is added here, and nowhere else.
 rooms! {
+    /// The guarded server.
+    backend: backend::Settings;
+    /// Who may send to whom.
+    policy: policy::Settings;
+    /// The process.
+    server: server::Settings;
+    /// Certificates.
+    tls: tls::Settings;
+    /// The PROXY protocol.
+    proxy_protocol: proxy_protocol::Settings;
+    /// One client's session.
+    session: session::Settings;
     /// What is logged, and how.
     log: server::log::Settings;
+}
+
+impl From<Config> for server::Rooms {
+    fn from(config: Config) -> Self {
+        let Config {
+            backend,
+            policy,
+            server,
+            tls,
+            proxy_protocol,
+            session,
+            log,
+        } = config;
+        Self {
+            backend,
+            policy,
+            server,
+            tls,
+            proxy_protocol,
+            session,
+            log,
+        }
+    }
 }
 
 /// Reads the configuration: a flag is stronger than the environment, that
@@ -107,7 +142,48 @@ fn give_variable(reader: &mut Reader, variable: &OsStr, value: OsString) {
 }
 
 /// What one setting demands of another, for the rooms that could be read.
-fn cross_check(_parts: &Parts, _problems: &mut Problems) {}
+fn cross_check(parts: &Parts, problems: &mut Problems) {
+    let mut complain = |key: &str, what: &str| problems.0.extend(problem(key, what));
+    if parts
+        .backend
+        .as_ref()
+        .is_some_and(|backend| backend.backend.is_empty())
+    {
+        complain("backend", "names no server to guard");
+    }
+    if let Some(policy) = &parts.policy {
+        let guarded = policy.relay == policy::Relay::Guard;
+        if guarded && policy.domains.is_empty() {
+            complain(
+                "domains",
+                "is missing: without it every recipient would be refused (or say RELAY=backend)",
+            );
+        }
+        if guarded && policy.relay_nets.holds_everybody() {
+            complain(
+                "relay_nets",
+                "holds every address there is: an open relay (if the backend shall decide, say RELAY=backend)",
+            );
+        }
+    }
+    if let Some(server) = &parts.server
+        && server.listen.is_empty()
+        && server.listen_tls.is_empty()
+        && server.listen_submission.is_empty()
+    {
+        complain(
+            "listen",
+            "is off, and so are LISTEN_TLS and LISTEN_SUBMISSION: nobody could connect",
+        );
+    }
+    if let Some(tls) = &parts.tls {
+        match (&tls.tls_cert, &tls.tls_key) {
+            (Some(_), None) => complain("tls_key", "is missing: TLS_CERT needs its key"),
+            (None, Some(_)) => complain("tls_cert", "is missing: TLS_KEY needs its certificate"),
+            _ => {}
+        }
+    }
+}
 
 /// A problem of the setting `key` that its own value does not show.
 fn problem(key: &str, what: &str) -> Option<Problem> {

@@ -1,3 +1,225 @@
-//! The process: what it listens to, what it logs, how it ends.
+//! The process: listen, accept, drain.
+//!
+//! It starts the rooms below and keeps them going. It never reads a client's
+//! octets itself.
 
+mod accept;
+pub mod listen;
 pub mod log;
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Backend;
+use crate::session::{Listener, Service};
+use crate::settings::List;
+use crate::smtp::path::HeloName;
+use crate::tls::{Loaded, ServerTls, TlsError};
+use crate::{backend, policy, proxy_protocol, session, tls};
+use accept::Doors;
+use listen::ListenAddress;
+
+crate::settings::section! {
+    /// The process.
+    pub struct Settings {
+        /// Our name in the greeting, the EHLO reply and the trace header; the machine's name when unset, with a warning if that is not fully qualified.
+        hostname: Option<Hostname>, example "mx.example.org";
+        /// MX listener(s): plain, STARTTLS offered. `[::]` serves IPv4 too, and falls back to `0.0.0.0` on a machine without IPv6; `off` for none.
+        listen: List<ListenAddress> = "[::]:2525", example "[::]:25";
+        /// Listener(s) with TLS from the first octet (RFC 8314).
+        listen_tls: List<ListenAddress> = "[::]:4650", example "off";
+        /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
+        listen_submission: List<ListenAddress> = "[::]:5870", example "off";
+        /// Connections at once in all.
+        sessions_max: u32 = "10000", example "2000";
+        /// How long running transactions may take after TERM.
+        drain: Duration = "30s", example "2min";
+    }
+}
+
+/// A host name as SMTP prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hostname(HeloName);
+
+impl crate::settings::Value for Hostname {
+    fn parse(text: &str) -> Result<Self, String> {
+        HeloName::parse(text)
+            .map(Self)
+            .map_err(|_| "is no host name".to_owned())
+    }
+}
+
+/// Why the process cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The settings name something that cannot be used.
+    #[error("{}", list(.0))]
+    Tls(Vec<TlsError>),
+    /// A listener cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Where.
+        address: ListenAddress,
+        /// Why not.
+        error: io::Error,
+    },
+    /// All listeners are off.
+    #[error("LISTEN, LISTEN_TLS and LISTEN_SUBMISSION are all off")]
+    Deaf,
+    /// The operating system refuses something basic.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn list(errors: &[TlsError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The rooms' settings.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// Of this room.
+    pub server: Settings,
+    /// Of a session.
+    pub session: session::Settings,
+    /// Of the guarded server.
+    pub backend: backend::Settings,
+    /// Of policy.
+    pub policy: policy::Settings,
+    /// Of certificates.
+    pub tls: tls::Settings,
+    /// Of the PROXY protocol.
+    pub proxy_protocol: proxy_protocol::Settings,
+    /// Of the log.
+    pub log: log::Settings,
+}
+
+/// How long the first probe may hold up the listeners.
+const FIRST_PROBE: Duration = Duration::from_millis(500);
+
+/// Runs until told to stop: by the future, by TERM or by INT.
+///
+/// # Errors
+/// When it cannot start. What goes wrong later is logged and survived.
+pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let mut stops = std::pin::pin!(stop);
+    let hostname = hostname(rooms.server.hostname.as_ref());
+    let (tls, loaded) = ServerTls::new(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
+    report_certificates(&loaded, hostname.as_str());
+
+    let doors = Doors::open(&rooms.server)?;
+    let backend = Backend::new(rooms.backend, hostname.clone())
+        .map_err(|error| ServeError::Tls(vec![error]))?;
+    let backend = Arc::new(backend);
+    let draining = CancellationToken::new();
+    let service = Arc::new(Service {
+        settings: rooms.session,
+        policy: rooms.policy,
+        proxy_trusted: rooms.proxy_protocol.proxy_trusted,
+        log_addresses: rooms.log.log_addresses,
+        hostname: hostname.as_str().to_owned(),
+        tls,
+        backend: Arc::clone(&backend),
+        draining: draining.clone(),
+    });
+
+    // EHLO is answered from what the probe found, so it goes first; but a dead
+    // backend must not keep the listeners shut.
+    let first = tokio::spawn({
+        let backend = Arc::clone(&backend);
+        async move { backend.probe().await }
+    });
+    let _ = tokio::time::timeout(FIRST_PROBE, first).await;
+    let probing = tokio::spawn(backend.keep_probing());
+
+    let sessions = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(
+        usize::try_from(rooms.server.sessions_max).unwrap_or(usize::MAX),
+    ));
+    let listeners = doors.serve(&service, &sessions, &places);
+    tracing::info!(hostname = %service.hostname, version = env!("CARGO_PKG_VERSION"), "portcullis is up");
+
+    let why = tokio::select! {
+        _ = terminate.recv() => "TERM",
+        _ = interrupt.recv() => "INT",
+        () = &mut stops => "end",
+    };
+    tracing::info!(why, sessions = sessions.len(), drain = ?rooms.server.drain, "stopping: no new clients");
+    for listener in listeners {
+        listener.abort();
+    }
+    probing.abort();
+    draining.cancel();
+    sessions.close();
+    tokio::select! {
+        () = sessions.wait() => tracing::info!("stopped: all sessions ended in good order"),
+        _ = terminate.recv() => tracing::warn!(sessions = sessions.len(), "stopped at once, by a second TERM"),
+        _ = interrupt.recv() => tracing::warn!(sessions = sessions.len(), "stopped at once, by a second INT"),
+        () = tokio::time::sleep(rooms.server.drain) => {
+            tracing::warn!(sessions = sessions.len(), "stopped: DRAIN is over, sessions are cut off");
+        }
+    }
+    Ok(())
+}
+
+/// `HOSTNAME`, or the machine's name.
+fn hostname(set: Option<&Hostname>) -> HeloName {
+    if let Some(Hostname(name)) = set {
+        return name.clone();
+    }
+    let found = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
+    if !found.contains('.') {
+        tracing::warn!(hostname = %found, "the machine's name is not fully qualified; set PORTCULLIS_HOSTNAME to the name in your MX record");
+    }
+    HeloName::parse(&found).unwrap_or_else(|_| HeloName::localhost())
+}
+
+fn report_certificates(loaded: &Loaded, hostname: &str) {
+    match loaded {
+        Loaded::SelfSigned(_) => tracing::warn!(
+            hostname,
+            "NO CERTIFICATE: a self-signed one was made and lives in memory only; clients that check will refuse it. Set PORTCULLIS_TLS_CERT and PORTCULLIS_TLS_KEY, or put <name>/fullchain.pem and <name>/privkey.pem into PORTCULLIS_TLS_DIR"
+        ),
+        Loaded::FromFiles(certificates) => {
+            for certificate in certificates {
+                let file = certificate
+                    .file
+                    .as_deref()
+                    .unwrap_or_else(|| Path::new("-"));
+                let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
+                tracing::info!(file = %file.display(), names = certificate.names.join(" "), %not_after, "certificate");
+            }
+        }
+    }
+}
+
+/// The kinds of listeners with their addresses.
+fn addresses(settings: &Settings) -> impl Iterator<Item = (Listener, ListenAddress)> {
+    let kinds = [
+        (Listener::Mx, &settings.listen),
+        (Listener::Tls, &settings.listen_tls),
+        (Listener::Submission, &settings.listen_submission),
+    ];
+    kinds
+        .into_iter()
+        .flat_map(|(kind, list)| list.iter().map(move |address| (kind, *address)))
+}

@@ -3,6 +3,8 @@
 //! Must never hold anything but well-formed keywords, so that a list from the
 //! backend can be printed to a client.
 
+use std::fmt;
+
 use super::command::Mechanism;
 use super::parameters::{is_keyword, parse_size};
 use super::reply::Reply;
@@ -117,11 +119,25 @@ impl Keywords {
         names.iter().map(|name| name.to_ascii_uppercase()).collect()
     }
 
-    /// Those of the keywords that are among `names`, with their parameters.
-    pub fn intersection(&self, names: &[&str]) -> Self {
-        let among = |keyword: &str| names.iter().any(|name| name.eq_ignore_ascii_case(keyword));
-        let kept = self.0.iter().filter(|(keyword, _)| among(keyword));
-        Self(kept.cloned().collect())
+    /// What both offer: keywords of both, with the parameters of both. Of two
+    /// sizes the smaller one counts.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::new();
+        for (keyword, parameters) in self.iter() {
+            let Some(theirs) = other.get(keyword) else {
+                continue;
+            };
+            if keyword == "SIZE" {
+                let smaller = self.size().into_iter().chain(other.size()).min();
+                both.insert(keyword, smaller.map(|size| size.to_string()));
+            } else {
+                both.insert(
+                    keyword,
+                    parameters.iter().filter(|one| theirs.contains(one)),
+                );
+            }
+        }
+        both
     }
 
     /// One line for each keyword, as it stands in a reply.
@@ -148,6 +164,16 @@ impl Keywords {
             .iter_mut()
             .find(|(known, _)| known.eq_ignore_ascii_case(keyword))
             .map(|(_, parameters)| parameters)
+    }
+}
+
+impl fmt::Display for Keywords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, line) in self.lines().enumerate() {
+            let separator = if place == 0 { "" } else { ", " };
+            write!(f, "{separator}{line}")?;
+        }
+        Ok(())
     }
 }
 

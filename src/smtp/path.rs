@@ -50,6 +50,11 @@ impl HeloName {
         Ok(Self(text.to_owned()))
     }
 
+    /// The name of a machine that knows no better one.
+    pub fn localhost() -> Self {
+        Self("localhost".to_owned())
+    }
+
     /// The name as sent.
     pub fn as_str(&self) -> &str {
         &self.0

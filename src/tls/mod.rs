@@ -8,6 +8,7 @@
 mod accept;
 mod certs;
 mod connect;
+mod stream;
 mod verify;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::settings::{Value, choice};
 pub use accept::{HandshakeError, ServerStream, ServerTls};
 pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
+pub use stream::Stream;
 
 crate::settings::section! {
     /// The certificates that clients are shown, and how old their TLS may be.

@@ -1,0 +1,197 @@
+//! One SMTP dialogue with the guarded server, Portcullis being the client.
+//!
+//! Only printed values go out; replies are read with bounds of lines, length
+//! and time. Whatever does not parse is a lost backend, never a guess.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::Introduction;
+use super::address::Protocol;
+use crate::smtp::command::{AuthLine, Command};
+use crate::smtp::ehlo::Keywords;
+use crate::smtp::reply::{Reply, ReplyParser};
+use crate::tls::{Stream, TlsDetails};
+
+/// Room for most replies; grows to the parser's bound.
+const INPUT_CAPACITY: usize = 1024;
+
+/// How long the goodbye may take. Nobody waits for it.
+const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The backend is gone for this session.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The connection broke or was closed.
+    #[error("connection lost: {0}")]
+    Io(#[from] std::io::Error),
+    /// It closed the connection where a reply was due.
+    #[error("connection closed")]
+    Closed,
+    /// No reply in time.
+    #[error("no reply in time")]
+    TimedOut,
+    /// Something came that is no SMTP reply.
+    #[error("unintelligible reply: {0}")]
+    Nonsense(#[from] crate::smtp::reply::ReplyError),
+    /// More came than was asked for; whose reply is it?
+    #[error("unasked-for octets behind a reply")]
+    Unasked,
+}
+
+/// A dialogue with one backend.
+pub struct Conversation {
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    parser: ReplyParser,
+    protocol: Protocol,
+    patience: Duration,
+    /// What the backend offers here.
+    pub keywords: Keywords,
+    /// How it learnt of the client.
+    pub introduction: Introduction,
+    /// The backend's side of TLS, if any.
+    pub tls: Option<TlsDetails>,
+}
+
+impl Conversation {
+    pub(super) fn new(stream: Box<dyn Stream>, protocol: Protocol, patience: Duration) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            parser: ReplyParser::default(),
+            protocol,
+            patience,
+            keywords: Keywords::default(),
+            introduction: Introduction::None,
+            tls: None,
+        }
+    }
+
+    /// Gives back the stream, for a TLS handshake. Octets behind the reply to
+    /// STARTTLS would become part of what is believed to be protected
+    /// (RFC 3207 5, response injection): they end it.
+    pub(super) fn into_stream(self) -> Result<Box<dyn Stream>, Lost> {
+        if self.input.is_empty() {
+            Ok(self.stream)
+        } else {
+            Err(Lost::Unasked)
+        }
+    }
+
+    /// Sends one command and awaits its reply.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn exchange(&mut self, command: &Command) -> Result<Reply, Lost> {
+        let line = match (command, self.protocol) {
+            // RFC 2033 4.1
+            (Command::Ehlo(name) | Command::Helo(name), Protocol::Lmtp) => {
+                format!("LHLO {name}\r\n")
+            }
+            (command, _) => format!("{command}\r\n"),
+        };
+        self.write(line.as_bytes()).await?;
+        self.reply(self.patience).await
+    }
+
+    /// Sends one line of an AUTH dialogue and awaits the reply.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn exchange_auth(&mut self, line: &AuthLine) -> Result<Reply, Lost> {
+        self.write(format!("{line}\r\n").as_bytes()).await?;
+        self.reply(self.patience).await
+    }
+
+    pub(super) async fn exchange_xclient(
+        &mut self,
+        command: &super::introduce::Xclient,
+    ) -> Result<Reply, Lost> {
+        self.write(format!("{command}\r\n").as_bytes()).await?;
+        self.reply(self.patience).await
+    }
+
+    /// The reply after the end of a message: twice the usual patience
+    /// (RFC 5321 4.5.3.2.6 asks for ten minutes).
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn final_reply(&mut self) -> Result<Reply, Lost> {
+        self.reply(self.patience.saturating_mul(2)).await
+    }
+
+    /// Writes octets of a body, or whole printed commands.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone or does not take them in time.
+    pub async fn write(&mut self, octets: &[u8]) -> Result<(), Lost> {
+        let deadline = Instant::now() + self.patience;
+        let write = async {
+            self.stream.write_all(octets).await?;
+            self.stream.flush().await
+        };
+        timeout_at(deadline, write)
+            .await
+            .map_err(|_| Lost::TimedOut)?
+            .map_err(Lost::Io)
+    }
+
+    /// The reply to a chunk that is not the last.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn chunk_reply(&mut self) -> Result<Reply, Lost> {
+        self.reply(self.patience).await
+    }
+
+    pub(super) async fn reply(&mut self, patience: Duration) -> Result<Reply, Lost> {
+        let deadline = Instant::now() + patience;
+        let reply = timeout_at(deadline, self.next_reply())
+            .await
+            .map_err(|_| Lost::TimedOut)??;
+        // One command is in flight, so one reply is due.
+        if self.input.is_empty() {
+            Ok(reply)
+        } else {
+            Err(Lost::Unasked)
+        }
+    }
+
+    /// A reply that comes while a body is being sent. May be dropped and
+    /// called again without loss.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend closes or is unintelligible.
+    pub async fn next_reply(&mut self) -> Result<Reply, Lost> {
+        loop {
+            if let Some(reply) = self.parser.feed(&mut self.input)? {
+                return Ok(reply);
+            }
+            self.input.reserve(INPUT_CAPACITY);
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(Lost::Closed);
+            }
+        }
+    }
+
+    /// Says goodbye, and waits a little for the answer.
+    pub async fn quit(mut self) {
+        let goodbye = async {
+            self.write(b"QUIT\r\n").await?;
+            self.reply(QUIT_PATIENCE).await
+        };
+        let _ = tokio::time::timeout(QUIT_PATIENCE, goodbye).await;
+    }
+}
+
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conversation")
+            .field("introduction", &self.introduction)
+            .finish_non_exhaustive()
+    }
+}

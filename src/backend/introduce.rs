@@ -1,0 +1,238 @@
+//! Tells the backend who the client really is.
+//!
+//! Every value that goes out is typed and encoded (xtext, no CR LF): a hostile
+//! name must not become a command.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::settings::Value;
+use crate::smtp::ehlo::Keywords;
+use crate::smtp::path::HeloName;
+use crate::smtp::xtext;
+
+/// `CLIENT_INFO`: how the backend shall learn of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientInfo {
+    /// XCLIENT when the backend offers it, else a trace header.
+    Auto,
+    /// XCLIENT or nothing goes through.
+    Xclient,
+    /// A PROXY header, version 1.
+    ProxyV1,
+    /// A PROXY header, version 2.
+    ProxyV2,
+    /// A Received header field (RFC 5321 4.4).
+    Received,
+    /// Not at all.
+    None,
+}
+
+impl Value for ClientInfo {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "xclient" => Ok(Self::Xclient),
+            "proxy-v1" => Ok(Self::ProxyV1),
+            "proxy-v2" => Ok(Self::ProxyV2),
+            "received" => Ok(Self::Received),
+            "none" => Ok(Self::None),
+            "transparent" => Err("transparent is not available in this version".to_owned()),
+            _ => Err("must be auto, xclient, proxy-v1, proxy-v2, received or none".to_owned()),
+        }
+    }
+}
+
+/// How the backend has learnt of the client on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introduction {
+    /// By XCLIENT.
+    Xclient,
+    /// By a PROXY header.
+    Proxy,
+    /// By a trace header that is put before each message.
+    Received,
+    /// Not at all.
+    None,
+}
+
+impl ClientInfo {
+    /// What is used with a backend that offers `keywords`; `None` when it
+    /// cannot be done as demanded.
+    pub fn choose(self, keywords: &Keywords) -> Option<Introduction> {
+        let xclient = keywords.contains("XCLIENT");
+        match self {
+            Self::Auto if xclient => Some(Introduction::Xclient),
+            Self::Auto | Self::Received => Some(Introduction::Received),
+            Self::Xclient => xclient.then_some(Introduction::Xclient),
+            Self::ProxyV1 | Self::ProxyV2 => Some(Introduction::Proxy),
+            Self::None => Some(Introduction::None),
+        }
+    }
+}
+
+impl fmt::Display for Introduction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xclient => "xclient",
+            Self::Proxy => "proxy",
+            Self::Received => "received",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The client, as the backend shall see it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The client's true address.
+    pub source: SocketAddr,
+    /// Where it connected to.
+    pub destination: SocketAddr,
+    /// What it calls itself.
+    pub hello: HeloName,
+    /// Whether it said EHLO.
+    pub protocol: Dialect,
+    /// Who signed in on an earlier connection of the same session.
+    pub login: Option<String>,
+}
+
+/// HELO or EHLO, in the words of XCLIENT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// HELO.
+    Smtp,
+    /// EHLO.
+    Esmtp,
+}
+
+/// One XCLIENT command: `NAME=value` pairs, all encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xclient(Vec<String>);
+
+/// Postfix takes no more than 512 octets with the CRLF.
+const LINE_MAX: usize = 510;
+
+impl Xclient {
+    /// The commands that carry all attributes in `listed`; several when one
+    /// would be too long.
+    pub fn commands(client: &Client, listed: &[String]) -> Vec<Self> {
+        let mut commands: Vec<Self> = Vec::new();
+        for attribute in listed {
+            let Some(value) = value(client, attribute) else {
+                continue;
+            };
+            let pair = format!("{attribute}={value}");
+            match commands.last_mut() {
+                Some(last) if last.len() + 1 + pair.len() <= LINE_MAX => last.0.push(pair),
+                _ => commands.push(Self(vec![pair])),
+            }
+        }
+        commands
+    }
+
+    fn len(&self) -> usize {
+        self.0
+            .iter()
+            .fold("XCLIENT".len(), |len, pair| len + 1 + pair.len())
+    }
+}
+
+impl fmt::Display for Xclient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("XCLIENT")?;
+        self.0.iter().try_for_each(|pair| write!(f, " {pair}"))
+    }
+}
+
+fn value(client: &Client, attribute: &str) -> Option<String> {
+    match attribute {
+        // The name of the client is not looked up; without this the backend would keep the proxy's.
+        "NAME" | "REVERSE_NAME" => Some("[UNAVAILABLE]".to_owned()),
+        "ADDR" => Some(address(client.source.ip())),
+        "PORT" => Some(client.source.port().to_string()),
+        "DESTADDR" => Some(address(client.destination.ip())),
+        "DESTPORT" => Some(client.destination.port().to_string()),
+        "HELO" => Some(xtext::encode(client.hello.as_str())),
+        "PROTO" => Some(match client.protocol {
+            Dialect::Smtp => "SMTP".to_owned(),
+            Dialect::Esmtp => "ESMTP".to_owned(),
+        }),
+        "LOGIN" => client.login.as_deref().map(xtext::encode),
+        _ => None,
+    }
+}
+
+/// IPv6 addresses carry a prefix, as in an address literal.
+fn address(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("IPV6:{ip}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(source: &str, login: Option<&str>) -> Client {
+        Client {
+            source: source.parse().unwrap(),
+            destination: "192.0.2.25:25".parse().unwrap(),
+            hello: HeloName::parse("mail+x=y.example").unwrap(),
+            protocol: Dialect::Esmtp,
+            login: login.map(str::to_owned),
+        }
+    }
+
+    fn listed(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn sends_all_that_the_backend_lists_and_nothing_else() {
+        let all = listed("NAME ADDR PROTO HELO PORT LOGIN DESTADDR DESTPORT FUTURE");
+        let printed: Vec<_> = Xclient::commands(&client("203.0.113.7:4711", None), &all)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                "XCLIENT NAME=[UNAVAILABLE] ADDR=203.0.113.7 PROTO=ESMTP HELO=mail+2Bx+3Dy.example PORT=4711 DESTADDR=192.0.2.25 DESTPORT=25"
+            ]
+        );
+    }
+
+    #[test]
+    fn marks_ipv6_and_unwraps_mapped_ipv4() {
+        let one = |source| Xclient::commands(&client(source, None), &listed("ADDR"))[0].to_string();
+        assert_eq!(one("[2001:db8::7]:1"), "XCLIENT ADDR=IPV6:2001:db8::7");
+        assert_eq!(one("[::ffff:203.0.113.7]:1"), "XCLIENT ADDR=203.0.113.7");
+    }
+
+    #[test]
+    fn a_hostile_login_cannot_become_a_command() {
+        let commands = Xclient::commands(
+            &client("203.0.113.7:1", Some("a\r\nRSET b=c+")),
+            &listed("LOGIN"),
+        );
+        assert_eq!(
+            commands[0].to_string(),
+            "XCLIENT LOGIN=a+0D+0ARSET+20b+3Dc+2B"
+        );
+    }
+
+    #[test]
+    fn splits_what_does_not_fit_into_one_command() {
+        let mut long = client("203.0.113.7:1", Some(&"+".repeat(150)));
+        long.hello = HeloName::parse(&"=".repeat(100)).unwrap();
+        let commands = Xclient::commands(&long, &listed("ADDR HELO LOGIN"));
+        assert!(
+            commands.len() > 1
+                && commands
+                    .iter()
+                    .all(|command| command.to_string().len() <= LINE_MAX)
+        );
+    }
+}

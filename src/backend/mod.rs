@@ -1,0 +1,188 @@
+//! The guarded server, as Portcullis sees it: a client of it.
+//!
+//! This room opens connections, introduces the client on them and learns by
+//! probes what the server offers. It never decides what a client may do.
+
+pub mod address;
+pub mod conversation;
+pub mod introduce;
+mod open;
+mod probe;
+
+pub use conversation::{Conversation, Lost};
+pub use introduce::{Client, ClientInfo, Dialect, Introduction};
+pub use open::OpenError;
+pub use probe::Probed;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use crate::settings::List;
+use crate::smtp::ehlo::Keywords;
+use crate::smtp::path::HeloName;
+use crate::tls::{BackendTls, ClientTls, TlsError};
+use address::{Address, Protocol};
+
+crate::settings::section! {
+    /// The guarded server.
+    pub struct Settings {
+        /// Server(s) being guarded: `host:port`, `smtp://host:25`, `smtps://host:465` (TLS from the first octet), `lmtp://host:24`, `unix:/path`; several are used in turn.
+        backend: List<Address>, example "mail.example.org:25";
+        /// `off`; `opportunistic`: encrypt when offered, no certificate check, plain text if it breaks; `encrypt`: must encrypt, no check; `verify`: must encrypt and the certificate must match.
+        backend_tls: BackendTls = "opportunistic", example "verify";
+        /// Authorities (PEM file) that `verify` trusts; the system's when unset.
+        backend_tls_ca: Option<PathBuf>, example "/etc/ssl/backend-ca.pem";
+        /// Name that the backend's certificate must carry; the backend's host when unset.
+        backend_tls_name: Option<String>, example "mail.example.org";
+        /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it, else `received`.
+        client_info: ClientInfo = "auto", example "xclient";
+        /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT).
+        backend_probe_interval: Duration = "1min", example "5min";
+        /// Connecting to the backend, up to its greeting.
+        timeout_backend_connect: Duration = "10s", example "5s";
+        /// One reply of the backend; twice that after the final dot.
+        timeout_backend_reply: Duration = "5min", example "2min";
+    }
+}
+
+/// All guarded servers.
+pub struct Backend {
+    servers: Vec<Server>,
+    next: AtomicUsize,
+    settings: Settings,
+    tls: ClientTls,
+    /// What Portcullis calls itself when it probes.
+    name: HeloName,
+}
+
+/// One guarded server and what is known of it.
+struct Server {
+    address: Address,
+    /// The last probe that was answered.
+    probed: ArcSwapOption<Probed>,
+    /// Whether it could be used when last tried.
+    up: AtomicBool,
+}
+
+impl Backend {
+    /// Prepares; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When `BACKEND_TLS_CA` cannot be used.
+    pub fn new(settings: Settings, name: HeloName) -> Result<Self, TlsError> {
+        let tls = ClientTls::new(settings.backend_tls, settings.backend_tls_ca.as_deref())?;
+        let servers = settings
+            .backend
+            .iter()
+            .map(|address| Server {
+                address: address.clone(),
+                probed: ArcSwapOption::empty(),
+                up: AtomicBool::new(true),
+            })
+            .collect();
+        Ok(Self {
+            servers,
+            next: AtomicUsize::new(0),
+            settings,
+            tls,
+            name,
+        })
+    }
+
+    /// What all servers that answered their last probe offer. `None` when
+    /// none ever did.
+    pub fn keywords(&self) -> Option<Keywords> {
+        let mut known = self
+            .servers
+            .iter()
+            .filter_map(|server| server.probed.load_full());
+        let first = known.next()?.keywords.clone();
+        Some(known.fold(first, |all, probed| all.intersection(&probed.keywords)))
+    }
+
+    /// Recipients that one message may have at the backend: one for LMTP,
+    /// whose several replies no single SMTP reply could tell.
+    pub fn recipients_max(&self) -> usize {
+        let lmtp = self
+            .servers
+            .iter()
+            .any(|server| server.address.protocol == Protocol::Lmtp);
+        if lmtp { 1 } else { usize::MAX }
+    }
+
+    /// Opens a connection to the next server that takes one, and introduces
+    /// the client.
+    ///
+    /// # Errors
+    /// [`OpenError`] of the last server tried, or at once when a server
+    /// refuses this client.
+    pub async fn open(&self, client: &Client) -> Result<Conversation, OpenError> {
+        let mut error = OpenError::NoServer;
+        for server in self.in_turn() {
+            match self.open_server(server, client).await {
+                Ok(conversation) => {
+                    server.up.store(true, Ordering::Relaxed);
+                    return Ok(conversation);
+                }
+                Err(refused @ OpenError::Refused(_)) => return Err(refused),
+                Err(other) => {
+                    server.up.store(false, Ordering::Relaxed);
+                    tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
+                    error = other;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// The servers, another one first each time; those last seen down come last.
+    fn in_turn(&self) -> impl Iterator<Item = &Server> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
+        let turn = move || {
+            self.servers
+                .iter()
+                .cycle()
+                .skip(start)
+                .take(self.servers.len())
+        };
+        let is_up = |server: &&Server| server.up.load(Ordering::Relaxed);
+        // Both states are read once, so that no server is left out or tried twice.
+        let (up, down): (Vec<_>, Vec<_>) = turn().partition(is_up);
+        up.into_iter().chain(down)
+    }
+
+    /// Probes every server once. Logs what changed.
+    pub async fn probe(self: &Arc<Self>) {
+        let mut probes = tokio::task::JoinSet::new();
+        for index in 0..self.servers.len() {
+            let backend = Arc::clone(self);
+            probes.spawn(async move { backend.probe_server(index).await });
+        }
+        while probes.join_next().await.is_some() {}
+    }
+
+    /// Probes for ever: at the set interval, sooner while a server is down.
+    pub async fn keep_probing(self: Arc<Self>) {
+        loop {
+            let down = self
+                .servers
+                .iter()
+                .any(|server| !server.up.load(Ordering::Relaxed));
+            let pause = self.settings.backend_probe_interval;
+            tokio::time::sleep(if down {
+                pause.min(PAUSE_WHILE_DOWN)
+            } else {
+                pause
+            })
+            .await;
+            self.probe().await;
+        }
+    }
+}
+
+/// A server that is down is looked at this often.
+const PAUSE_WHILE_DOWN: Duration = Duration::from_secs(5);

@@ -1,0 +1,286 @@
+//! Opening a connection to a guarded server: connect, greet, encrypt, introduce.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::address::{Place, Protocol};
+use super::introduce::{Client, ClientInfo, Introduction, Xclient};
+use super::{Backend, Conversation, Lost, Server};
+use crate::proxy_protocol;
+use crate::smtp::command::Command;
+use crate::smtp::ehlo::Keywords;
+use crate::smtp::path::HeloName;
+use crate::smtp::reply::Reply;
+use crate::tls::{BackendTls, ConnectError, Stream};
+
+/// Why a guarded server cannot be used for a client.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No server is configured.
+    #[error("no server")]
+    NoServer,
+    /// It cannot be reached.
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    /// No greeting within `TIMEOUT_BACKEND_CONNECT`.
+    #[error("no greeting in time")]
+    TimedOut,
+    /// It broke off while being greeted.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// It turns Portcullis away, before it knows of any client.
+    #[error("turned away: {0}")]
+    TurnedAway(String),
+    /// It refuses this client.
+    #[error("client refused: {}", .0.text())]
+    Refused(Reply),
+    /// `BACKEND_TLS` demands encryption and it offers none.
+    #[error("offers no STARTTLS, which BACKEND_TLS demands")]
+    NoTls,
+    /// The TLS handshake failed.
+    #[error("TLS: {0}")]
+    Tls(#[from] ConnectError),
+    /// `CLIENT_INFO=xclient` and it offers none, or refuses it.
+    #[error("XCLIENT is demanded: {0}")]
+    Xclient(String),
+}
+
+impl OpenError {
+    /// Whether it is TLS that stands in the way.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::NoTls | Self::Tls(_))
+    }
+}
+
+/// Who is speaking on a new connection.
+pub(super) enum Speaker<'a> {
+    /// Portcullis itself, on a probe.
+    Probe,
+    /// On behalf of a client.
+    Client(&'a Client),
+}
+
+/// What came of TLS on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// As `BACKEND_TLS` says.
+    AsSet,
+    /// Not tried: the server breaks at it, and `opportunistic` allows plain text.
+    Skipped,
+}
+
+impl Backend {
+    pub(super) async fn open_server(
+        &self,
+        server: &Server,
+        client: &Client,
+    ) -> Result<Conversation, OpenError> {
+        let breaks = server
+            .probed
+            .load()
+            .as_ref()
+            .is_some_and(|probed| probed.breaks_at_tls());
+        let first = if breaks && self.settings.backend_tls == BackendTls::Opportunistic {
+            Encryption::Skipped
+        } else {
+            Encryption::AsSet
+        };
+        let speaker = Speaker::Client(client);
+        let opened = match self.greet(server, &speaker, first).await {
+            Err(OpenError::Tls(error))
+                if self.settings.backend_tls == BackendTls::Opportunistic =>
+            {
+                tracing::warn!(backend = %server.address, %error, "backend breaks at TLS, going on in plain text");
+                self.greet(server, &speaker, Encryption::Skipped).await
+            }
+            other => other,
+        };
+        self.introduce(opened?, client).await
+    }
+
+    /// Up to the EHLO reply that counts: the one inside TLS if there is TLS.
+    pub(super) async fn greet(
+        &self,
+        server: &Server,
+        speaker: &Speaker<'_>,
+        encryption: Encryption,
+    ) -> Result<Conversation, OpenError> {
+        let deadline = Instant::now() + self.settings.timeout_backend_connect;
+        let mut conversation = timeout_at(deadline, self.connect(server, speaker))
+            .await
+            .map_err(|_| OpenError::TimedOut)??;
+        let name = match speaker {
+            Speaker::Probe => &self.name,
+            Speaker::Client(client) => &client.hello,
+        };
+        self.hello(&mut conversation, name).await?;
+        if server.address.protocol == Protocol::Smtps || encryption == Encryption::Skipped {
+            return Ok(conversation);
+        }
+        match (
+            self.settings.backend_tls,
+            conversation.keywords.contains("STARTTLS"),
+        ) {
+            (BackendTls::Off, _) | (BackendTls::Opportunistic, false) => Ok(conversation),
+            (BackendTls::Encrypt | BackendTls::Verify, false) => Err(OpenError::NoTls),
+            (BackendTls::Opportunistic | BackendTls::Encrypt | BackendTls::Verify, true) => {
+                self.starttls(server, conversation, name).await
+            }
+        }
+    }
+
+    /// Connects, up to a friendly greeting.
+    async fn connect(
+        &self,
+        server: &Server,
+        speaker: &Speaker<'_>,
+    ) -> Result<Conversation, OpenError> {
+        let mut stream = connect(&server.address.place)
+            .await
+            .map_err(OpenError::Connect)?;
+        if let Some(header) = self.proxy_header(speaker) {
+            stream
+                .write_all(&header)
+                .await
+                .map_err(OpenError::Connect)?;
+        }
+        let patience = self.settings.timeout_backend_reply;
+        let mut details = None;
+        if server.address.protocol == Protocol::Smtps {
+            let (encrypted, tls) = self.tls.connect(self.tls_name(server), stream).await?;
+            (stream, details) = (Box::new(encrypted), Some(tls));
+        }
+        let mut conversation = Conversation::new(stream, server.address.protocol, patience);
+        conversation.tls = details;
+        let greeting = conversation.reply(patience).await?;
+        match greeting.code() {
+            220 => Ok(conversation),
+            // With a PROXY header the backend knows whom it refuses.
+            _ if self.is_introduced(speaker) && is_refusal(&greeting) => {
+                Err(OpenError::Refused(greeting))
+            }
+            _ => Err(OpenError::TurnedAway(greeting.text())),
+        }
+    }
+
+    fn is_introduced(&self, speaker: &Speaker<'_>) -> bool {
+        matches!(speaker, Speaker::Client(_))
+            && matches!(
+                self.settings.client_info,
+                ClientInfo::ProxyV1 | ClientInfo::ProxyV2
+            )
+    }
+
+    fn proxy_header(&self, speaker: &Speaker<'_>) -> Option<Vec<u8>> {
+        match (self.settings.client_info, speaker) {
+            (ClientInfo::ProxyV1, Speaker::Probe) => Some(proxy_protocol::local_v1()),
+            (ClientInfo::ProxyV2, Speaker::Probe) => Some(proxy_protocol::local_v2()),
+            (ClientInfo::ProxyV1, Speaker::Client(client)) => {
+                Some(proxy_protocol::write_v1(client.source, client.destination))
+            }
+            (ClientInfo::ProxyV2, Speaker::Client(client)) => {
+                Some(proxy_protocol::write_v2(client.source, client.destination))
+            }
+            _ => None,
+        }
+    }
+
+    fn tls_name<'a>(&'a self, server: &'a Server) -> &'a str {
+        self.settings
+            .backend_tls_name
+            .as_deref()
+            .unwrap_or_else(|| server.address.host())
+    }
+
+    /// EHLO, or HELO to a server that knows no EHLO (RFC 5321 3.2).
+    async fn hello(
+        &self,
+        conversation: &mut Conversation,
+        name: &HeloName,
+    ) -> Result<(), OpenError> {
+        let mut reply = conversation.exchange(&Command::Ehlo(name.clone())).await?;
+        conversation.keywords = Keywords::parse(&reply);
+        if matches!(reply.code(), 500 | 502 | 504) {
+            conversation.keywords = Keywords::default();
+            reply = conversation.exchange(&Command::Helo(name.clone())).await?;
+        }
+        match reply.code() {
+            250 => Ok(()),
+            _ if is_refusal(&reply) => Err(OpenError::Refused(reply)),
+            _ => Err(OpenError::TurnedAway(reply.text())),
+        }
+    }
+
+    async fn starttls(
+        &self,
+        server: &Server,
+        mut conversation: Conversation,
+        name: &HeloName,
+    ) -> Result<Conversation, OpenError> {
+        let reply = conversation.exchange(&Command::StartTls).await?;
+        if reply.code() != 220 {
+            return match self.settings.backend_tls {
+                BackendTls::Off | BackendTls::Opportunistic => Ok(conversation),
+                BackendTls::Encrypt | BackendTls::Verify => Err(OpenError::NoTls),
+            };
+        }
+        let deadline = Instant::now() + self.settings.timeout_backend_connect;
+        let handshake = self
+            .tls
+            .connect(self.tls_name(server), conversation.into_stream()?);
+        let (stream, details) = timeout_at(deadline, handshake)
+            .await
+            .map_err(|_| OpenError::TimedOut)??;
+        // RFC 3207 4.2: what was learnt before is forgotten.
+        let patience = self.settings.timeout_backend_reply;
+        let mut conversation =
+            Conversation::new(Box::new(stream), server.address.protocol, patience);
+        conversation.tls = Some(details);
+        self.hello(&mut conversation, name).await?;
+        Ok(conversation)
+    }
+
+    async fn introduce(
+        &self,
+        mut conversation: Conversation,
+        client: &Client,
+    ) -> Result<Conversation, OpenError> {
+        let chosen = self.settings.client_info.choose(&conversation.keywords);
+        conversation.introduction =
+            chosen.ok_or_else(|| OpenError::Xclient("it is not offered".to_owned()))?;
+        if conversation.introduction == Introduction::Xclient {
+            let listed = conversation.keywords.xclient_attributes();
+            for command in Xclient::commands(client, &listed) {
+                let reply = conversation.exchange_xclient(&command).await?;
+                match reply.code() {
+                    220 => {}
+                    // Unknown, malformed, or not allowed to us.
+                    500..=504 | 550 => return Err(OpenError::Xclient(reply.text())),
+                    // In the greeting's place: the client that we named is refused.
+                    _ if is_refusal(&reply) => return Err(OpenError::Refused(reply)),
+                    _ => return Err(OpenError::Xclient(reply.text())),
+                }
+            }
+            self.hello(&mut conversation, &client.hello).await?;
+        }
+        Ok(conversation)
+    }
+}
+
+/// A 4xx or 5xx.
+fn is_refusal(reply: &Reply) -> bool {
+    matches!(reply.code(), 400..=599)
+}
+
+async fn connect(place: &Place) -> std::io::Result<Box<dyn Stream>> {
+    Ok(match place {
+        Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Place::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            // A command must not wait for the acknowledgement of the last one.
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+    })
+}

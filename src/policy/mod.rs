@@ -1,0 +1,97 @@
+//! Policy: what is known about a client and its request becomes a verdict.
+//!
+//! Pure: no I/O and no clock, so every rule can be tested with a table. There
+//! is no verdict that swallows mail in silence: the sender always learns.
+
+mod domains;
+mod relay;
+
+pub use domains::DomainList;
+
+use std::net::IpAddr;
+
+use crate::settings::{Networks, Value};
+use crate::smtp::path::ForwardPath;
+
+crate::settings::section! {
+    /// Who may send to whom.
+    pub struct Settings {
+        /// Recipient domains that a client without AUTH may send to; `*.example.org` stands for all subdomains, `[192.0.2.1]` for an address literal; `@/path` reads a file, one a line. Required unless `RELAY=backend`.
+        domains: DomainList = "", example "example.org, *.example.org";
+        /// `guard`: foreign recipients are refused to clients that are neither authenticated nor in `RELAY_NETS`; `backend`: leave it to the backend.
+        relay: Relay = "guard", example "guard";
+        /// Networks that may relay without AUTH.
+        relay_nets: Networks = "", example "10.0.0.0/8, 2001:db8::/32";
+    }
+}
+
+/// Who decides about foreign recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// The proxy refuses them.
+    Guard,
+    /// The backend decides alone.
+    Backend,
+}
+
+impl Value for Relay {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "guard" => Ok(Self::Guard),
+            "backend" => Ok(Self::Backend),
+            _ => Err("must be guard or backend".to_owned()),
+        }
+    }
+}
+
+/// What is asked, with the facts that the answer depends on.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage<'a> {
+    /// May this recipient be offered to the backend?
+    Recipient {
+        /// The client's true address.
+        client: IpAddr,
+        /// Whether the client has proved an identity to the backend.
+        standing: Standing,
+        /// The forward-path, as parsed.
+        recipient: &'a ForwardPath,
+    },
+}
+
+/// What the backend has said about the client so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No AUTH exchange has succeeded.
+    Stranger,
+    /// AUTH succeeded at the backend in this session.
+    Authenticated,
+}
+
+/// The answer of policy to a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing speaks against it.
+    Pass,
+    /// Refuse for good, for the named finding.
+    Refuse(Finding),
+}
+
+/// What policy found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The domain is not among `DOMAINS`.
+    ForeignDomain,
+    /// The address could carry a second destination past the guard.
+    HiddenRoute,
+}
+
+/// Judges one stage. The first rule that has an opinion decides.
+pub fn judge(settings: &Settings, stage: &Stage<'_>) -> Verdict {
+    match stage {
+        Stage::Recipient {
+            client,
+            standing,
+            recipient,
+        } => relay::judge(settings, *client, *standing, recipient),
+    }
+}

@@ -1,0 +1,330 @@
+//! Moves one message body from the client to the backend as it arrives.
+//!
+//! One buffer each way, whatever the size; no read while a write waits. The
+//! backend sees the end of a message only when the client sent it and every
+//! octet before it was in order: otherwise its connection is closed, and the
+//! client's body is read on to its true end before anything is replied.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::client::{Client, ClientError};
+use super::machine::Moved;
+use crate::backend::{Conversation, Lost};
+use crate::smtp::bdat::ChunkChecker;
+use crate::smtp::command::{Bdat, Command};
+use crate::smtp::dot::{BareNewline, Decoder, Encoder};
+use crate::smtp::reply::Reply;
+
+/// Octets moved at a time.
+const BUFFER: usize = 16 * 1024;
+
+/// A refused body is read on to its end up to this many times `MAX_SIZE`.
+const PATIENCE_FACTOR: u64 = 4;
+
+/// How long a backend that broke off mid-body is searched for a last word.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// The bounds of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Largest body, octets.
+    pub(super) max_size: u64,
+    /// Longest line without its CRLF, octets.
+    pub(super) line_max: Option<usize>,
+    /// What is done about a bare CR or LF.
+    pub(super) newline: BareNewline,
+    /// Longest pause.
+    pub(super) pause_max: Duration,
+    /// Slowest pace, octets a second; 0 for none.
+    pub(super) rate_min: u64,
+    /// Before the pace is measured.
+    pub(super) grace: Duration,
+}
+
+/// How a body went.
+pub(super) struct Relayed {
+    /// How it ended.
+    pub(super) moved: Moved,
+    /// Octets of content that the client sent.
+    pub(super) octets: u64,
+}
+
+/// Keeps the client to its pace. Only time spent waiting for it counts.
+struct Pace {
+    limits: Limits,
+    waited: Duration,
+    octets: u64,
+}
+
+impl Pace {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            waited: Duration::ZERO,
+            octets: 0,
+        }
+    }
+
+    /// How long the next octet may take.
+    fn patience(&self) -> Duration {
+        let Some(seconds) = self.octets.checked_div(self.limits.rate_min) else {
+            return self.limits.pause_max;
+        };
+        let allowed = self
+            .limits
+            .grace
+            .saturating_add(Duration::from_secs(seconds));
+        allowed
+            .saturating_sub(self.waited)
+            .min(self.limits.pause_max)
+    }
+
+    /// Waits for octets of the client. May be dropped without loss.
+    async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
+        let (start, before) = (Instant::now(), client.buffered().len());
+        let filled = timeout(self.patience(), client.fill()).await;
+        self.waited = self.waited.saturating_add(start.elapsed());
+        match filled {
+            Ok(Ok(())) => {
+                let came = client.buffered().len().saturating_sub(before);
+                self.octets = self
+                    .octets
+                    .saturating_add(u64::try_from(came).unwrap_or(u64::MAX));
+                Ok(())
+            }
+            Ok(Err(ClientError::TimedOut)) | Err(_) => Err(Moved::TooSlow),
+            Ok(Err(ClientError::Gone(_) | ClientError::Closed)) => Err(Moved::Gone),
+        }
+    }
+}
+
+/// The way to the backend, until something closes it.
+enum Outlet<'a> {
+    Open(&'a mut Option<Conversation>),
+    Closed(Moved),
+}
+
+impl Outlet<'_> {
+    fn close(&mut self, why: Moved) {
+        if let Self::Open(slot) = self {
+            // Dropped, not quit: the backend must see the connection break.
+            slot.take();
+            *self = Self::Closed(why);
+        }
+    }
+
+    async fn write(&mut self, octets: &[u8]) {
+        let Self::Open(slot) = self else { return };
+        let Some(conversation) = slot.as_mut() else {
+            return self.close(Moved::Lost);
+        };
+        if octets.is_empty() {
+            return;
+        }
+        if let Err(error) = conversation.write(octets).await {
+            tracing::debug!(%error, "backend broke off inside a message");
+            // It may have said why before it hung up.
+            let word = timeout(LAST_WORD, conversation.next_reply()).await;
+            self.close(
+                word.ok()
+                    .and_then(Result::ok)
+                    .map_or(Moved::Lost, Moved::Interrupted),
+            );
+        }
+    }
+
+    /// What the backend says while the body is still coming. Never returns
+    /// when there is nobody to listen to.
+    async fn early_word(&mut self) -> Moved {
+        match self {
+            Self::Open(slot) => match slot.as_mut() {
+                Some(conversation) => early(conversation.next_reply().await),
+                None => Moved::Lost,
+            },
+            Self::Closed(_) => std::future::pending().await,
+        }
+    }
+
+    /// The end: the reply to the message, or why there is none.
+    async fn outcome(mut self, last: Last) -> Moved {
+        if let Self::Open(slot) = &mut self {
+            let reply = match (slot.as_mut(), last) {
+                (Some(conversation), Last::Yes) => conversation.final_reply().await,
+                (Some(conversation), Last::No) => conversation.chunk_reply().await,
+                (None, _) => Err(Lost::Closed),
+            };
+            match reply {
+                Ok(reply) => return Moved::Answered(reply),
+                Err(error) => {
+                    tracing::warn!(%error, "backend broke off before its reply to a message");
+                    self.close(Moved::Lost);
+                }
+            }
+        }
+        match self {
+            Self::Closed(why) => why,
+            Self::Open(_) => Moved::Lost,
+        }
+    }
+}
+
+/// Whether a message ends here.
+#[derive(Clone, Copy)]
+enum Last {
+    Yes,
+    No,
+}
+
+fn early(reply: Result<Reply, Lost>) -> Moved {
+    reply.map_or(Moved::Lost, Moved::Interrupted)
+}
+
+/// Relays what follows a 354 up to CRLF . CRLF (RFC 5321 4.1.1.4), `trace` before it.
+pub(super) async fn relay(
+    client: &mut Client,
+    backend: &mut Option<Conversation>,
+    limits: Limits,
+    trace: &[u8],
+) -> Relayed {
+    let mut outlet = Outlet::Open(backend);
+    let mut decoder = Decoder::new(limits.newline, limits.line_max);
+    let mut encoder = Encoder::new();
+    let mut pace = Pace::new(limits);
+    let (mut content, mut wire) = (Vec::with_capacity(BUFFER), Vec::with_capacity(BUFFER));
+    encoder.encode(trace, &mut wire);
+    loop {
+        let decoded = decoder.decode(client.buffered(), &mut content);
+        client.take(decoded.taken);
+        if let Some(offence) = decoder.offence() {
+            outlet.close(Moved::Offence(offence));
+        }
+        if decoder.size() > limits.max_size {
+            outlet.close(Moved::TooLarge);
+        }
+        encoder.encode(&content, &mut wire);
+        content.clear();
+        if decoded.ended {
+            encoder.finish(&mut wire);
+            outlet.write(&wire).await;
+            break;
+        }
+        outlet.write(&wire).await;
+        wire.clear();
+        if pace.octets > limits.max_size.saturating_mul(PATIENCE_FACTOR) {
+            outlet.close(Moved::Endless);
+            return Relayed {
+                moved: Moved::Endless,
+                octets: decoder.size(),
+            };
+        }
+        client.reserve(BUFFER);
+        if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
+            outlet.close(Moved::Gone);
+            return Relayed {
+                moved,
+                octets: decoder.size(),
+            };
+        }
+    }
+    client.shrink();
+    Relayed {
+        moved: outlet.outcome(Last::Yes).await,
+        octets: decoder.size(),
+    }
+}
+
+/// Relays one chunk (RFC 3030 2), `trace` before its octets. `checker` knows
+/// the chunks before it.
+pub(super) async fn relay_chunk(
+    client: &mut Client,
+    backend: &mut Option<Conversation>,
+    limits: Limits,
+    bdat: Bdat,
+    checker: &mut ChunkChecker,
+    trace: &[u8],
+) -> Relayed {
+    let mut outlet = Outlet::Open(backend);
+    let mut pace = Pace::new(limits);
+    let mut left = bdat.size;
+    let size = bdat
+        .size
+        .saturating_add(u64::try_from(trace.len()).unwrap_or(u64::MAX));
+    let mut wire = format!(
+        "{}\r\n",
+        Command::Bdat(Bdat {
+            size,
+            last: bdat.last
+        })
+    )
+    .into_bytes();
+    wire.extend_from_slice(trace);
+    loop {
+        let buffered = client.buffered();
+        let here = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffered.len());
+        let octets = buffered.get(..here).unwrap_or_default();
+        checker.check(octets);
+        wire.extend_from_slice(octets);
+        client.take(here);
+        left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+        if left == 0 && bdat.last {
+            checker.finish();
+        }
+        if let Some(offence) = checker.offence() {
+            outlet.close(Moved::Offence(offence));
+        }
+        outlet.write(&wire).await;
+        wire.clear();
+        if left == 0 {
+            break;
+        }
+        client.reserve(BUFFER);
+        if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
+            outlet.close(Moved::Gone);
+            return Relayed {
+                moved,
+                octets: bdat.size.saturating_sub(left),
+            };
+        }
+    }
+    client.shrink();
+    let last = if bdat.last { Last::Yes } else { Last::No };
+    Relayed {
+        moved: outlet.outcome(last).await,
+        octets: bdat.size,
+    }
+}
+
+/// Reads `octets` and throws them away.
+///
+/// # Errors
+/// [`Moved::Gone`] or [`Moved::TooSlow`].
+pub(super) async fn discard(client: &mut Client, limits: Limits, octets: u64) -> Result<(), Moved> {
+    let mut pace = Pace::new(limits);
+    let mut left = octets;
+    loop {
+        let here = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(client.buffered().len());
+        client.take(here);
+        left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+        if left == 0 {
+            return Ok(());
+        }
+        pace.fill(client).await?;
+    }
+}
+
+/// Waits for more of the client, and listens to the backend meanwhile.
+async fn wait(client: &mut Client, outlet: &mut Outlet<'_>, pace: &mut Pace) -> Result<(), Moved> {
+    let word = tokio::select! {
+        biased;
+        filled = pace.fill(client) => return filled,
+        word = outlet.early_word() => word,
+    };
+    outlet.close(word);
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The client's side of the wire: lines in, replies out, deadlines, TLS.
+//!
+//! A deadline covers a whole line, first octet or last, so that a slow drip
+//! buys nothing. Replies are gathered and written when the client's pipelined
+//! commands are used up.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::machine::Behind;
+use crate::smtp::line::{LineCutter, LineOffence};
+use crate::smtp::reply::Reply;
+use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails};
+
+/// Longest AUTH line, octets (RFC 4954 4).
+const AUTH_LINE_MAX: usize = 12_288;
+
+/// Room for the commands of most clients; a body brings its own.
+const INPUT_CAPACITY: usize = 2048;
+
+/// Replies that wait for company are written at this size at the latest, octets.
+const OUTPUT_MAX: usize = 4096;
+
+/// The client is gone, or has used up its time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("gone: {0}")]
+    Gone(#[from] io::Error),
+    #[error("gone")]
+    Closed,
+    #[error("timed out")]
+    TimedOut,
+}
+
+/// A line that came.
+pub(super) struct Line {
+    /// Without its CRLF; or what is wrong with it.
+    pub(super) octets: Result<BytesMut, LineOffence>,
+    /// What lay in the buffer behind it.
+    pub(super) behind: Behind,
+}
+
+/// Which bound a line has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// `LINE_MAX`, but for a line that begins with AUTH.
+    Command,
+    /// The bound of AUTH lines.
+    Auth,
+}
+
+/// The connection to a client.
+pub(super) struct Client {
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    output: BytesMut,
+    cutter: LineCutter,
+    line_max: usize,
+    patience: Duration,
+}
+
+impl Client {
+    pub(super) fn new(stream: Box<dyn Stream>, line_max: usize, patience: Duration) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            cutter: LineCutter::new(),
+            line_max,
+            patience,
+        }
+    }
+
+    /// The next line. Writes what waits to be written before it waits itself.
+    pub(super) async fn line(&mut self, bound: Bound) -> Result<Line, ClientError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let max = match bound {
+                Bound::Auth => AUTH_LINE_MAX,
+                Bound::Command if begins_with_auth(&self.input) => self.line_max.max(AUTH_LINE_MAX),
+                Bound::Command => self.line_max,
+            };
+            let octets = match self.cutter.cut(&mut self.input, max) {
+                Ok(Some(line)) => Ok(line),
+                Err(offence) => Err(offence),
+                Ok(None) => {
+                    self.flush().await?;
+                    timeout_at(deadline, self.fill())
+                        .await
+                        .map_err(|_| ClientError::TimedOut)??;
+                    continue;
+                }
+            };
+            let behind = if self.input.is_empty() {
+                Behind::Nothing
+            } else {
+                Behind::Octets
+            };
+            return Ok(Line { octets, behind });
+        }
+    }
+
+    /// Reads what there is into the buffer. May be dropped without loss.
+    pub(super) async fn fill(&mut self) -> Result<(), ClientError> {
+        self.input.reserve(INPUT_CAPACITY);
+        match self.stream.read_buf(&mut self.input).await? {
+            0 => Err(ClientError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// What has been read and not been taken yet.
+    pub(super) fn buffered(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Takes octets off the front of the buffer.
+    pub(super) fn take(&mut self, octets: usize) {
+        self.input.advance(octets.min(self.input.len()));
+    }
+
+    /// Makes the buffer large, for a body.
+    pub(super) fn reserve(&mut self, octets: usize) {
+        self.input.reserve(octets.saturating_sub(self.input.len()));
+    }
+
+    /// Gives back what a body needed, so that an idle session is small.
+    pub(super) fn shrink(&mut self) {
+        if self.input.capacity() > INPUT_CAPACITY {
+            self.input = BytesMut::from(&*self.input);
+        }
+    }
+
+    /// Queues a reply.
+    pub(super) async fn say(&mut self, reply: &Reply) -> Result<(), ClientError> {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
+        if self.output.len() >= OUTPUT_MAX {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes all that is queued. May be dropped and called again without loss.
+    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all_buf(&mut self.output).await?;
+            self.stream.flush().await
+        };
+        Ok(timeout(self.patience, write)
+            .await
+            .map_err(|_| ClientError::TimedOut)??)
+    }
+
+    /// Shakes hands (RFC 3207). The caller has made sure that nothing is
+    /// buffered; what was would be forgotten here all the same. After an
+    /// error the client is gone.
+    pub(super) async fn upgrade(&mut self, tls: &ServerTls) -> Result<TlsDetails, HandshakeError> {
+        let clear = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        let (stream, details) = tls.accept(clear).await?;
+        *self = Self::new(Box::new(stream), self.line_max, self.patience);
+        Ok(details)
+    }
+
+    /// Ends the connection in good order.
+    pub(super) async fn close(mut self) {
+        let _ = self.flush().await;
+        let _ = timeout(CLOSE_PATIENCE, self.stream.shutdown()).await;
+    }
+}
+
+/// How long a TLS closure alert may take to be written.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+fn begins_with_auth(input: &[u8]) -> bool {
+    input
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "))
+}

@@ -1,0 +1,226 @@
+//! What the loop does when the machine asks for more than a reply: challenge,
+//! upgrade, connect, exchange, relay.
+
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use tokio::time::timeout;
+
+use super::body::{self, Relayed};
+use super::client::{Bound, Line};
+use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
+use super::{Chunks, Session, trace, trouble};
+use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
+use crate::smtp::bdat::ChunkChecker;
+use crate::smtp::command::{AuthLine, Bdat, Command};
+use crate::smtp::reply::Reply;
+
+impl Session<'_> {
+    pub(super) async fn challenge(&mut self, reply: &Reply) -> Event {
+        if let Err(error) = self.client.say(reply).await {
+            return trouble(&error);
+        }
+        match self.client.line(Bound::Auth).await {
+            Err(error) => trouble(&error),
+            Ok(Line {
+                octets: Err(offence),
+                ..
+            }) => Event::Offence(offence),
+            Ok(Line {
+                octets: Ok(octets),
+                behind,
+            }) => Event::AuthLine(AuthLine::parse(&octets), behind),
+        }
+    }
+
+    pub(super) async fn upgrade(&mut self, reply: &Reply) -> Event {
+        // RFC 3207 4.2: the backend must not remember the client either.
+        if let Some(conversation) = self.backend.take() {
+            tokio::spawn(conversation.quit());
+        }
+        let said = async {
+            self.client.say(reply).await?;
+            self.client.flush().await
+        };
+        if let Err(error) = said.await {
+            return trouble(&error);
+        }
+        match timeout(
+            self.service.settings.timeout_handshake,
+            self.client.upgrade(&self.service.tls),
+        )
+        .await
+        {
+            Ok(Ok(tls)) => {
+                self.journal.encrypted(&tls);
+                Event::Upgraded
+            }
+            Ok(Err(error)) => {
+                tracing::info!(session = %self.id, %error, "STARTTLS failed");
+                Event::Gone
+            }
+            Err(_) => {
+                tracing::info!(session = %self.id, "STARTTLS took too long");
+                Event::Gone
+            }
+        }
+    }
+
+    pub(super) async fn connect(&mut self) -> Event {
+        let Some(hello) = self.machine.hello() else {
+            return Event::Connected(Err(Unavailable::Gone));
+        };
+        let client = backend::Client {
+            source: self.addresses.0,
+            destination: self.addresses.1,
+            hello: hello.name.clone(),
+            protocol: match hello.protocol {
+                Protocol::Smtp => Dialect::Smtp,
+                Protocol::Esmtp => Dialect::Esmtp,
+            },
+            login: self
+                .machine
+                .identity()
+                .and_then(|identity| identity.login.clone()),
+        };
+        match self.service.backend.open(&client).await {
+            Ok(conversation) => {
+                let believes_login = conversation.introduction == Introduction::Xclient
+                    && conversation
+                        .keywords
+                        .xclient_attributes()
+                        .iter()
+                        .any(|attribute| attribute == "LOGIN");
+                let relogin = if believes_login {
+                    Relogin::Possible
+                } else {
+                    Relogin::Impossible
+                };
+                let link = Link {
+                    keywords: conversation.keywords.clone(),
+                    relogin,
+                };
+                self.backend = Some(conversation);
+                Event::Connected(Ok(link))
+            }
+            Err(OpenError::Refused(reply)) => Event::Connected(Err(Unavailable::Refused(reply))),
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "no backend for this session");
+                Event::Connected(Err(if error.is_tls() {
+                    Unavailable::Tls
+                } else {
+                    Unavailable::Gone
+                }))
+            }
+        }
+    }
+
+    pub(super) async fn exchange(&mut self, command: &Command) -> Event {
+        let answered = match &mut self.backend {
+            Some(conversation) => conversation.exchange(command).await,
+            None => Err(Lost::Closed),
+        };
+        self.answered(answered)
+    }
+
+    pub(super) async fn exchange_auth(&mut self, line: &AuthLine) -> Event {
+        let answered = match &mut self.backend {
+            Some(conversation) => conversation.exchange_auth(line).await,
+            None => Err(Lost::Closed),
+        };
+        self.answered(answered)
+    }
+
+    fn answered(&mut self, answered: Result<Reply, Lost>) -> Event {
+        Event::Answered(answered.map_err(|error| {
+            tracing::info!(session = %self.id, %error, "backend lost");
+            self.backend = None;
+            machine::Lost
+        }))
+    }
+
+    pub(super) async fn relay_body(&mut self, reply: &Reply) -> Event {
+        let said = async {
+            self.client.say(reply).await?;
+            self.client.flush().await
+        };
+        if let Err(error) = said.await {
+            self.backend = None;
+            return trouble(&error);
+        }
+        let began = Instant::now();
+        let trace = self.trace();
+        let relayed = body::relay(
+            &mut self.client,
+            &mut self.backend,
+            self.limits,
+            trace.as_bytes(),
+        )
+        .await;
+        self.moved(relayed, began)
+    }
+
+    pub(super) async fn relay_chunk(&mut self, bdat: Bdat) -> Event {
+        let first = self.machine.is_first_chunk();
+        let trace = if first { self.trace() } else { String::new() };
+        if first {
+            self.chunks = Chunks {
+                checker: ChunkChecker::new(),
+                began: Instant::now(),
+            };
+        }
+        let checker = &mut self.chunks.checker;
+        let relayed = body::relay_chunk(
+            &mut self.client,
+            &mut self.backend,
+            self.limits,
+            bdat,
+            checker,
+            trace.as_bytes(),
+        )
+        .await;
+        match relayed.moved {
+            Moved::Answered(ref reply) if !bdat.last && matches!(reply.code(), 200..=299) => {
+                Event::Moved(relayed.moved)
+            }
+            _ => {
+                let octets = self.machine.octets().saturating_add(relayed.octets);
+                self.moved(Relayed { octets, ..relayed }, self.chunks.began)
+            }
+        }
+    }
+
+    fn moved(&mut self, relayed: Relayed, began: Instant) -> Event {
+        if let Some(envelope) = self.machine.envelope() {
+            self.journal
+                .message(envelope, relayed.octets, began, &relayed.moved);
+        }
+        Event::Moved(relayed.moved)
+    }
+
+    /// The trace header field, where the backend learns of the client by it.
+    fn trace(&mut self) -> String {
+        self.messages = self.messages.saturating_add(1);
+        let by_trace = self
+            .backend
+            .as_ref()
+            .is_some_and(|conversation| conversation.introduction == Introduction::Received);
+        let (true, Some(hello), Some(envelope)) =
+            (by_trace, self.machine.hello(), self.machine.envelope())
+        else {
+            return String::new();
+        };
+        let trace = trace::Trace {
+            client: self.addresses.0,
+            hello,
+            privacy: self.machine.privacy(),
+            tls: self.journal.tls(),
+            identity: self.machine.identity(),
+            hostname: &self.service.hostname,
+            id: &format!("{}.{}", self.id, self.messages),
+            envelope,
+            date: OffsetDateTime::now_utc(),
+        };
+        trace.field()
+    }
+}

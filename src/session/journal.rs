@@ -1,0 +1,273 @@
+//! What a session writes into the log: a line for each message, each refusal,
+//! and itself.
+//!
+//! Never a password, never an AUTH line; addresses as `LOG_ADDRESSES` says;
+//! the log itself escapes control characters and caps lengths.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Listener;
+use super::id::SessionId;
+use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
+use super::refusal::Refusal;
+use crate::settings::LogAddresses;
+use crate::smtp::command::Verb;
+use crate::smtp::path::{ForwardPath, ReversePath};
+use crate::smtp::reply::Reply;
+use crate::tls::TlsDetails;
+
+/// Recipients that one log line names at most.
+const RECIPIENTS_SHOWN: usize = 20;
+
+/// The account of one session.
+pub(super) struct Journal {
+    id: SessionId,
+    listener: Listener,
+    addresses: LogAddresses,
+    client: SocketAddr,
+    began: Instant,
+    tls: Option<TlsDetails>,
+    hello: Option<Hello>,
+    user: Option<String>,
+    /// What the answer to come is about.
+    subject: &'static str,
+    commands: u64,
+    messages: u64,
+    refusals: u64,
+    octets: u64,
+}
+
+impl Journal {
+    pub(super) fn new(
+        id: SessionId,
+        listener: Listener,
+        client: SocketAddr,
+        addresses: LogAddresses,
+    ) -> Self {
+        Self {
+            id,
+            listener,
+            addresses,
+            client,
+            began: Instant::now(),
+            tls: None,
+            hello: None,
+            user: None,
+            subject: "connect",
+            commands: 0,
+            messages: 0,
+            refusals: 0,
+            octets: 0,
+        }
+    }
+
+    pub(super) fn client_is(&mut self, client: SocketAddr) {
+        self.client = client;
+    }
+
+    pub(super) fn encrypted(&mut self, tls: &TlsDetails) {
+        self.tls = Some(tls.clone());
+        self.hello = None;
+    }
+
+    pub(super) fn tls(&self) -> Option<&TlsDetails> {
+        self.tls.as_ref()
+    }
+
+    /// A command came, or something in its place.
+    pub(super) fn command(&mut self, verb: Option<Verb>) {
+        self.commands = self.commands.saturating_add(1);
+        self.subject = verb.map_or("line", name);
+    }
+
+    pub(super) fn knows(&mut self, hello: Option<&Hello>, identity: Option<&Identity>) {
+        if self.hello.as_ref() != hello {
+            self.hello = hello.cloned();
+        }
+        if let (None, Some(identity)) = (&self.user, identity) {
+            // Some mechanisms show no name.
+            self.user = Some(identity.login.clone().unwrap_or_else(|| "?".to_owned()));
+        }
+    }
+
+    /// Logs a refusal, ours or the backend's.
+    pub(super) fn answered(
+        &mut self,
+        answer: &Answer,
+        envelope: Option<&Envelope>,
+        recipient: Option<&ForwardPath>,
+    ) {
+        let (reason, reply) = match answer {
+            Answer::Own(_) => return,
+            Answer::Backend(reply) if !matches!(reply.code(), 400..) => return,
+            Answer::Backend(reply) => ("backend", reply.clone()),
+            Answer::Refused(refusal) => (refusal.name(), refusal.reply()),
+        };
+        self.refusals = self.refusals.saturating_add(1);
+        tracing::info!(
+            session = %self.id,
+            client = %self.client(),
+            helo = self.helo(),
+            user = self.user.as_deref(),
+            from = envelope.map(|envelope| self.from(envelope)),
+            to = recipient.map(|recipient| self.to(recipient)),
+            at = self.subject,
+            reason,
+            reply = %one_line(&reply),
+            "refused"
+        );
+    }
+
+    /// Logs what became of one message.
+    pub(super) fn message(
+        &mut self,
+        envelope: &Envelope,
+        octets: u64,
+        began: Instant,
+        moved: &Moved,
+    ) {
+        self.octets = self.octets.saturating_add(octets);
+        let outcome = match moved {
+            Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
+                self.messages = self.messages.saturating_add(1);
+                "delivered"
+            }
+            Moved::Answered(_) | Moved::Interrupted(_) => "refused by the backend",
+            Moved::Offence(_) | Moved::TooLarge | Moved::Endless => "refused",
+            Moved::Lost => "backend lost",
+            Moved::TooSlow => "client too slow",
+            Moved::Gone => "client gone",
+        };
+        let reply = match moved {
+            Moved::Answered(reply) | Moved::Interrupted(reply) => Some(one_line(reply)),
+            Moved::Offence(offence) => Some(one_line(&Refusal::Body(*offence).reply())),
+            Moved::TooLarge | Moved::Endless => Some(one_line(&Refusal::TooLarge.reply())),
+            Moved::Lost => Some(one_line(&Refusal::BackendGone.reply())),
+            Moved::TooSlow => Some(one_line(&Refusal::TooSlow.reply())),
+            Moved::Gone => None,
+        };
+        let shown = envelope
+            .recipients
+            .iter()
+            .take(RECIPIENTS_SHOWN)
+            .map(|path| self.to(path));
+        tracing::info!(
+            session = %self.id,
+            client = %self.client(),
+            helo = self.helo(),
+            user = self.user.as_deref(),
+            tls = self.tls.as_ref().map(|tls| tls.version),
+            cipher = self.tls.as_ref().map(|tls| tls.cipher),
+            from = self.from(envelope),
+            to = shown.collect::<Vec<_>>().join(" "),
+            recipients = envelope.recipients.len(),
+            octets,
+            reply,
+            milliseconds = milliseconds(began),
+            outcome,
+            "message"
+        );
+    }
+
+    /// Logs that a client was closed before a session began.
+    pub(super) fn cut_off(&self, reason: &dyn std::fmt::Display) {
+        tracing::info!(
+            session = %self.id,
+            client = %self.client(),
+            listener = %self.listener,
+            reason = %reason,
+            milliseconds = milliseconds(self.began),
+            "closed before a session began"
+        );
+    }
+
+    /// Logs the session as a whole.
+    pub(super) fn ended(&mut self, ending: &Ending) {
+        let how = match ending {
+            Ending::Said(Answer::Own(_)) => "quit",
+            Ending::Said(Answer::Backend(_)) => "backend",
+            Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) => refusal.name(),
+            Ending::Gone => "gone",
+        };
+        match ending {
+            Ending::Said(answer) => self.answered(answer, None, None),
+            Ending::Cut(refusal) => self.answered(&Answer::Refused(refusal.clone()), None, None),
+            Ending::Gone => {}
+        }
+        tracing::info!(
+            session = %self.id,
+            client = %self.client(),
+            listener = %self.listener,
+            helo = self.helo(),
+            user = self.user.as_deref(),
+            tls = self.tls.as_ref().map(|tls| tls.version),
+            cipher = self.tls.as_ref().map(|tls| tls.cipher),
+            commands = self.commands,
+            messages = self.messages,
+            refusals = self.refusals,
+            octets = self.octets,
+            milliseconds = milliseconds(self.began),
+            end = how,
+            "session"
+        );
+    }
+
+    fn client(&self) -> String {
+        match self.addresses {
+            LogAddresses::Full => {
+                SocketAddr::new(self.client.ip().to_canonical(), self.client.port()).to_string()
+            }
+            other => other.ip(self.client.ip()),
+        }
+    }
+
+    fn helo(&self) -> Option<&str> {
+        self.hello.as_ref().map(|hello| hello.name.as_str())
+    }
+
+    fn from(&self, envelope: &Envelope) -> String {
+        match envelope.from() {
+            ReversePath::Null => "<>".to_owned(),
+            ReversePath::Mailbox(mailbox) => self.addresses.mailbox(&mailbox.to_string()),
+        }
+    }
+
+    fn to(&self, recipient: &ForwardPath) -> String {
+        match recipient {
+            ForwardPath::Postmaster => "postmaster".to_owned(),
+            ForwardPath::Mailbox { mailbox, .. } => self.addresses.mailbox(&mailbox.to_string()),
+        }
+    }
+}
+
+fn one_line(reply: &Reply) -> String {
+    match reply.enhanced() {
+        Some(enhanced) => format!("{} {enhanced} {}", reply.code(), reply.text()),
+        None => format!("{} {}", reply.code(), reply.text()),
+    }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Helo => "HELO",
+        Verb::Ehlo => "EHLO",
+        Verb::StartTls => "STARTTLS",
+        Verb::Auth => "AUTH",
+        Verb::Mail => "MAIL",
+        Verb::Rcpt => "RCPT",
+        Verb::Data => "DATA",
+        Verb::Bdat => "BDAT",
+        Verb::Rset => "RSET",
+        Verb::Noop => "NOOP",
+        Verb::Vrfy => "VRFY",
+        Verb::Expn => "EXPN",
+        Verb::Etrn => "ETRN",
+        Verb::Help => "HELP",
+        Verb::Quit => "QUIT",
+    }
+}

@@ -1,0 +1,338 @@
+//! What the machine does when an answer comes that it waited for.
+
+use crate::policy::Verdict;
+use crate::session::refusal::Refusal;
+use crate::smtp::command::{AuthLine, Bdat, Command, CommandError};
+use crate::smtp::parameters::RcptParameters;
+use crate::smtp::reply::Reply;
+
+use super::commands::without_route;
+use super::{
+    Answer, Behind, Ending, Envelope, Event, Guess, Identity, Line, Lost, Machine, Moved, Pending,
+    Phase, Privacy, Relogin, Step, Unavailable, Wish, end,
+};
+
+/// More challenges than any mechanism in use sends (SCRAM two, GSSAPI a few).
+const AUTH_ROUNDS_MAX: u8 = 16;
+
+/// What a reply of the backend amounts to.
+enum Class {
+    Done,
+    More,
+    Refused,
+    /// 421: it hangs up.
+    Closing,
+    Nonsense,
+}
+
+fn class(reply: &Reply) -> Class {
+    match reply.code() {
+        421 => Class::Closing,
+        200..=299 => Class::Done,
+        300..=399 => Class::More,
+        400..=599 => Class::Refused,
+        _ => Class::Nonsense,
+    }
+}
+
+impl Machine {
+    pub(super) fn pending(&mut self, phase: Phase, pending: Pending, event: Event) -> Step {
+        match (pending, event) {
+            (Pending::Upgrade, Event::Upgraded) => {
+                self.privacy = Privacy::Encrypted;
+                self.link = None;
+                self.state = super::State::Idle(Phase::Start);
+                Step::Listen
+            }
+            (Pending::Judge(rcpt), Event::Judged(Verdict::Pass)) => {
+                let dsn = self
+                    .link
+                    .as_ref()
+                    .is_some_and(|link| link.keywords.contains("DSN"));
+                if rcpt.parameters != RcptParameters::default() && !dsn {
+                    return self.refuse(phase, Refusal::BackendChanged);
+                }
+                let command = Command::Rcpt(without_route(&rcpt));
+                self.await_with(phase, Pending::Rcpt(rcpt.to), Step::Exchange(command))
+            }
+            (Pending::Judge(_), Event::Judged(Verdict::Refuse(finding))) => {
+                self.refuse(phase, Refusal::Policy(finding))
+            }
+            (Pending::Connect(wish), Event::Connected(Ok(link))) => {
+                self.link = Some(link);
+                self.send(phase, wish, Line::Fresh)
+            }
+            (Pending::Connect(_), Event::Connected(Err(unavailable))) => {
+                self.unavailable(phase, unavailable)
+            }
+            (Pending::AuthLine(guess), Event::AuthLine(line, behind)) => {
+                self.auth_line(phase, guess, line, behind)
+            }
+            (Pending::AuthLine(_), Event::Offence(offence)) => end(Refusal::Line(offence)),
+            (Pending::Body, Event::Moved(moved)) => self.body_moved(phase, moved),
+            (Pending::Chunk(bdat), Event::Moved(moved)) => self.chunk_moved(phase, bdat, moved),
+            (Pending::Discard(bdat, answer), Event::Discarded) => {
+                self.discarded(phase, bdat, answer)
+            }
+            (pending, Event::Answered(Ok(reply))) => self.answered(phase, pending, reply),
+            (pending, Event::Answered(Err(Lost))) => self.lost_while(phase, pending),
+            _ => end(Refusal::BackendNonsense),
+        }
+    }
+
+    fn unavailable(&mut self, phase: Phase, unavailable: Unavailable) -> Step {
+        match unavailable {
+            Unavailable::Gone => self.refuse(phase, Refusal::BackendGone),
+            Unavailable::Tls => self.refuse(phase, Refusal::BackendTls),
+            Unavailable::Refused(reply) => match class(&reply) {
+                Class::Refused => self.answer(phase, Answer::Backend(reply)),
+                Class::Closing => closing(reply),
+                Class::Done | Class::More | Class::Nonsense => end(Refusal::BackendNonsense),
+            },
+        }
+    }
+
+    fn answered(&mut self, phase: Phase, pending: Pending, reply: Reply) -> Step {
+        match (pending, class(&reply)) {
+            // Cleaning up: the answer stands whatever the backend says to it.
+            (Pending::Clear(answer), class) => {
+                if !matches!(class, Class::Done) {
+                    self.link = None;
+                }
+                self.answer(phase, answer)
+            }
+            // It had lost patience with an idle connection: no state is lost with it.
+            (Pending::Mail(mail, Line::Standing), Class::Closing) => {
+                self.link = None;
+                self.with_link(phase, Wish::Mail(mail))
+            }
+            (_, Class::Closing) => closing(reply),
+
+            (Pending::Mail(mail, _), Class::Done) => match phase {
+                Phase::Greeted(greeted) => {
+                    let envelope = Envelope {
+                        mail,
+                        recipients: Vec::new(),
+                    };
+                    self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
+                }
+                _ => end(Refusal::BackendNonsense),
+            },
+            (Pending::Rcpt(to), Class::Done) => match phase {
+                Phase::Mail(greeted, mut envelope) => {
+                    envelope.recipients.push(to);
+                    self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
+                }
+                _ => end(Refusal::BackendNonsense),
+            },
+            (Pending::Data, Class::More) if reply.code() == 354 => {
+                self.await_with(phase, Pending::Body, Step::RelayBody(reply))
+            }
+            (Pending::Data, Class::Refused) => {
+                self.clear(phase.without_transaction(), Answer::Backend(reply))
+            }
+            (Pending::Hello(hello), Class::Done) => self.greet(phase, hello),
+            // The old hello stands; the transaction is over all the same (RFC 5321 4.1.4).
+            (Pending::Hello(_), Class::Refused) => {
+                self.clear(phase.without_transaction(), Answer::Backend(reply))
+            }
+
+            (Pending::Auth(guess), Class::More) if reply.code() == 334 => {
+                self.await_with(phase, Pending::AuthLine(guess), Step::Challenge(reply))
+            }
+            (Pending::Auth(guess), Class::Done) if reply.code() == 235 => {
+                self.signed_in(phase, guess, reply)
+            }
+            (Pending::Auth(_), Class::Refused) => match self.count_error() {
+                Some(ending) => Step::End(ending),
+                None => self.answer(phase, Answer::Backend(reply)),
+            },
+            (Pending::AuthCancel(answer), Class::Refused) => self.answer(phase, answer),
+
+            (Pending::Pass, Class::Done)
+            | (Pending::Mail(..) | Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
+                self.answer(phase, Answer::Backend(reply))
+            }
+            _ => end(Refusal::BackendNonsense),
+        }
+    }
+
+    fn signed_in(&mut self, phase: Phase, guess: Guess, reply: Reply) -> Step {
+        let relogin = match &self.link {
+            Some(link) if guess.login().is_some() => link.relogin,
+            _ => Relogin::Impossible,
+        };
+        match phase {
+            Phase::Greeted(mut greeted) => {
+                greeted.identity = Some(Identity {
+                    login: guess.login(),
+                    relogin,
+                });
+                self.answer(Phase::Greeted(greeted), Answer::Backend(reply))
+            }
+            _ => end(Refusal::BackendNonsense),
+        }
+    }
+
+    fn auth_line(
+        &mut self,
+        phase: Phase,
+        guess: Guess,
+        line: Result<AuthLine, CommandError>,
+        behind: Behind,
+    ) -> Step {
+        if behind == Behind::Octets {
+            return end(Refusal::Pipelined(crate::smtp::command::Verb::Auth));
+        }
+        let cancel = |machine: &mut Self, refusal| {
+            let pending = Pending::AuthCancel(Answer::Refused(refusal));
+            machine.await_with(phase.clone(), pending, Step::ExchangeAuth(AuthLine::Cancel))
+        };
+        match line {
+            Err(error) => match self.count_error() {
+                Some(ending) => Step::End(ending),
+                None => cancel(self, Refusal::Command(error)),
+            },
+            Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => cancel(self, Refusal::AuthRounds),
+            Ok(line) => {
+                let guess = guess.after(&line);
+                self.await_with(phase, Pending::Auth(guess), Step::ExchangeAuth(line))
+            }
+        }
+    }
+
+    fn body_moved(&mut self, phase: Phase, moved: Moved) -> Step {
+        let phase = phase.without_transaction();
+        match moved {
+            Moved::Answered(reply) => match class(&reply) {
+                Class::Done | Class::Refused => self.answer(phase, Answer::Backend(reply)),
+                Class::Closing => closing(reply),
+                Class::More | Class::Nonsense => end(Refusal::BackendNonsense),
+            },
+            other => match self.broken(other) {
+                Err(ending) => Step::End(ending),
+                Ok(answer) => self.answer(phase, answer),
+            },
+        }
+    }
+
+    fn chunk_moved(&mut self, phase: Phase, bdat: Bdat, moved: Moved) -> Step {
+        match moved {
+            Moved::Answered(reply) => match (class(&reply), phase) {
+                (Class::Done, phase) if bdat.last => {
+                    self.answer(phase.without_transaction(), Answer::Backend(reply))
+                }
+                (Class::Done, Phase::Mail(greeted, envelope)) => self.answer(
+                    Phase::Chunks(greeted, envelope, bdat.size),
+                    Answer::Backend(reply),
+                ),
+                (Class::Done, Phase::Chunks(greeted, envelope, octets)) => {
+                    let octets = octets.saturating_add(bdat.size);
+                    self.answer(
+                        Phase::Chunks(greeted, envelope, octets),
+                        Answer::Backend(reply),
+                    )
+                }
+                (Class::Refused, phase) => {
+                    let answer = Answer::Backend(reply);
+                    self.clear(after_chunk(phase, bdat, &answer), answer)
+                }
+                (Class::Closing, _) => closing(reply),
+                _ => end(Refusal::BackendNonsense),
+            },
+            other => match self.broken(other) {
+                Err(ending) => Step::End(ending),
+                Ok(answer) => {
+                    let phase = after_chunk(phase, bdat, &answer);
+                    self.answer(phase, answer)
+                }
+            },
+        }
+    }
+
+    fn discarded(&mut self, phase: Phase, bdat: Bdat, answer: Answer) -> Step {
+        match phase {
+            // Too large: what the backend has of the message must go.
+            Phase::Mail(_, ref envelope) if envelope.recipients.is_empty() => {
+                self.answer(phase, answer)
+            }
+            Phase::Mail(..) | Phase::Chunks(..) => {
+                self.clear(after_chunk(phase, bdat, &answer), answer)
+            }
+            Phase::Start | Phase::Greeted(_) | Phase::Failed(..) => self.answer(phase, answer),
+        }
+    }
+
+    /// A body that did not reach its end at the backend: its connection is closed.
+    fn broken(&mut self, moved: Moved) -> Result<Answer, Ending> {
+        self.link = None;
+        let refusal = match moved {
+            Moved::Offence(offence) => Refusal::Body(offence),
+            Moved::TooLarge => Refusal::TooLarge,
+            Moved::Lost => Refusal::BackendGone,
+            Moved::Interrupted(reply) => {
+                return match class(&reply) {
+                    Class::Refused => Ok(Answer::Backend(reply)),
+                    Class::Closing => Err(Ending::Said(Answer::Backend(reply))),
+                    // Invariant 4: a 2xx before the end acknowledges nothing.
+                    Class::Done | Class::More | Class::Nonsense => {
+                        Err(refused(Refusal::BackendNonsense))
+                    }
+                };
+            }
+            Moved::Endless => return Err(refused(Refusal::TooLarge)),
+            Moved::TooSlow => return Err(refused(Refusal::TooSlow)),
+            Moved::Gone | Moved::Answered(_) => return Err(Ending::Gone),
+        };
+        if refusal.is_error()
+            && let Some(ending) = self.count_error()
+        {
+            return Err(ending);
+        }
+        Ok(Answer::Refused(refusal))
+    }
+
+    fn lost_while(&mut self, phase: Phase, pending: Pending) -> Step {
+        self.link = None;
+        match pending {
+            // Nothing was lost with it but what was to go anyway.
+            Pending::Clear(answer) | Pending::AuthCancel(answer) => self.answer(phase, answer),
+            Pending::Mail(mail, Line::Standing) => self.with_link(phase, Wish::Mail(mail)),
+            pending => self.lost_for_good(phase, pending),
+        }
+    }
+
+    fn lost_for_good(&mut self, phase: Phase, pending: Pending) -> Step {
+        let revivable = phase
+            .identity()
+            .is_none_or(|identity| identity.relogin == Relogin::Possible);
+        match (pending, phase) {
+            _ if !revivable => end(Refusal::SignInLost),
+            (Pending::Hello(hello), phase) => self.greet(phase, hello),
+            (Pending::Rcpt(_), phase) => {
+                let answer = Answer::Refused(Refusal::BackendGone);
+                let phase = phase.failed(&answer);
+                self.answer(phase, answer)
+            }
+            (_, phase) => self.refuse(phase.without_transaction(), Refusal::BackendGone),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Ending {
+    Ending::Said(Answer::Refused(refusal))
+}
+
+/// Where a transaction stands after a chunk failed.
+fn after_chunk(phase: Phase, bdat: Bdat, answer: &Answer) -> Phase {
+    if bdat.last {
+        phase.without_transaction()
+    } else {
+        phase.failed(answer)
+    }
+}
+
+/// RFC 5321 3.8: the backend hangs up, so the session ends with its word.
+fn closing(reply: Reply) -> Step {
+    Step::End(Ending::Said(Answer::Backend(reply)))
+}

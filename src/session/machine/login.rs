@@ -1,0 +1,110 @@
+//! Reads the user's name out of an AUTH exchange, and never anything else.
+
+use crate::smtp::command::{Auth, AuthLine, Base64Text};
+
+/// What is known of who is signing in.
+#[derive(Clone, Debug)]
+pub(super) struct Guess {
+    mechanism: String,
+    login: Option<String>,
+    rounds: u8,
+}
+
+/// Longer names are not remembered: RFC 4616 bounds them to 255 octets.
+const LOGIN_MAX: usize = 255;
+
+impl Guess {
+    pub(super) fn new(auth: &Auth) -> Self {
+        let guess = Self {
+            mechanism: auth.mechanism.as_str().to_owned(),
+            login: None,
+            rounds: 0,
+        };
+        match &auth.initial {
+            Some(initial) => guess.with(initial),
+            None => guess,
+        }
+    }
+
+    /// The same after the client has answered a challenge.
+    pub(super) fn after(self, line: &AuthLine) -> Self {
+        let guess = Self {
+            rounds: self.rounds.saturating_add(1),
+            ..self
+        };
+        match line {
+            AuthLine::Response(response) => guess.with(response),
+            AuthLine::Cancel => guess,
+        }
+    }
+
+    pub(super) fn login(&self) -> Option<String> {
+        self.login.clone()
+    }
+
+    pub(super) fn rounds(&self) -> u8 {
+        self.rounds
+    }
+
+    /// Takes the name from the first thing that the client says.
+    fn with(self, text: &Base64Text) -> Self {
+        if self.login.is_some() {
+            return self;
+        }
+        let login = text
+            .decode()
+            .and_then(|octets| match self.mechanism.as_str() {
+                // RFC 4616 2: [authzid] NUL authcid NUL passwd
+                "PLAIN" => octets.split(|octet| *octet == 0).nth(1).map(<[u8]>::to_vec),
+                "LOGIN" => Some(octets),
+                _ => None,
+            });
+        let login = login
+            .and_then(|octets| String::from_utf8(octets).ok())
+            .filter(|name| {
+                !name.is_empty() && name.len() <= LOGIN_MAX && !name.contains(char::is_control)
+            });
+        Self { login, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::command::Command;
+
+    fn guess(line: &str) -> Guess {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Auth(auth)) => Guess::new(&auth),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_the_name_from_plain() {
+        // NUL user NUL pass
+        assert_eq!(
+            guess("AUTH PLAIN AHVzZXIAcGFzcw==").login(),
+            Some("user".to_owned())
+        );
+    }
+
+    #[test]
+    fn reads_the_name_and_never_the_password_from_login() {
+        let name = AuthLine::parse(b"dXNlcg==").unwrap();
+        let password = AuthLine::parse(b"cGFzcw==").unwrap();
+        let guess = guess("AUTH LOGIN").after(&name).after(&password);
+        assert_eq!(guess.login(), Some("user".to_owned()));
+        assert!(!format!("{guess:?}").contains("pass"));
+    }
+
+    #[test]
+    fn knows_nothing_of_other_mechanisms() {
+        assert_eq!(
+            guess("AUTH CRAM-MD5")
+                .after(&AuthLine::parse(b"dXNlcg==").unwrap())
+                .login(),
+            None
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! The words between the machine and the loop: rules, events, steps, and what
+//! they carry.
+
+use crate::policy::{Standing, Verdict};
+use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Verb};
+use crate::smtp::dot::{BareNewline, BodyOffence};
+use crate::smtp::ehlo::Keywords;
+use crate::smtp::line::LineOffence;
+use crate::smtp::path::{ForwardPath, HeloName, ReversePath};
+use crate::smtp::reply::Reply;
+
+use crate::session::refusal::Refusal;
+
+/// What the machine must know of settings and surroundings.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Our name in greeting and EHLO reply.
+    pub hostname: String,
+    /// Stands in the greeting.
+    pub session_id: String,
+    /// What MAIL demands on this listener.
+    pub demand: Demand,
+    /// What the backend offered at the last probe.
+    pub backend: Keywords,
+    /// Verbs that are off unless named in `COMMANDS_ALLOW`.
+    pub allowed: Vec<Verb>,
+    /// Largest message, octets.
+    pub max_size: u64,
+    /// Most recipients of one message.
+    pub recipients_max: usize,
+    /// Most protocol errors of one session.
+    pub errors_max: u32,
+    /// What is done about a bare CR or LF in a body.
+    pub newline: BareNewline,
+}
+
+/// What must have happened before MAIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing.
+    Nothing,
+    /// TLS.
+    Tls,
+    /// TLS, then AUTH (RFC 6409 4.3).
+    TlsAndAuth,
+}
+
+/// Whether the client's side of the wire is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privacy {
+    /// Plain text.
+    Clear,
+    /// Inside TLS.
+    Encrypted,
+}
+
+/// What lay in the buffer behind a command line when it was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing: the client waits for the reply.
+    Nothing,
+    /// More octets: the client pipelines.
+    Octets,
+}
+
+/// What has happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The client has been admitted.
+    Opened,
+    /// A line came that is no line.
+    Offence(LineOffence),
+    /// A command line came and was parsed.
+    Command(Result<Command, CommandError>, Behind),
+    /// A line came in answer to a challenge.
+    AuthLine(Result<AuthLine, CommandError>, Behind),
+    /// The TLS handshake is done.
+    Upgraded,
+    /// Policy has spoken.
+    Judged(Verdict),
+    /// The backend was to be opened.
+    Connected(Result<Link, Unavailable>),
+    /// The backend was asked.
+    Answered(Result<Reply, Lost>),
+    /// A body or a chunk was to be moved.
+    Moved(Moved),
+    /// A refused chunk has been read and thrown away.
+    Discarded,
+    /// The client took longer than allowed.
+    TimedOut,
+    /// The client has gone.
+    Gone,
+    /// The process is stopping and the session is at rest.
+    Draining,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Answer, then read a command.
+    Answer(Answer),
+    /// Read a command.
+    Listen,
+    /// Say this 334, then read one AUTH line.
+    Challenge(Reply),
+    /// Say this 220, hang up towards the backend, shake hands with the client.
+    Upgrade(Reply),
+    /// Ask policy about a recipient.
+    Judge(Standing, ForwardPath),
+    /// Open the backend and introduce the client.
+    Connect,
+    /// Send one command to the backend and await one reply.
+    Exchange(Command),
+    /// Send one AUTH line to the backend and await one reply.
+    ExchangeAuth(AuthLine),
+    /// Say this 354, then relay a body up to its end and await the reply.
+    RelayBody(Reply),
+    /// Relay one BDAT command with its octets and await the reply.
+    RelayChunk(Bdat),
+    /// Read this many octets and throw them away.
+    Discard(u64),
+    /// Nothing more: hang up.
+    End(Ending),
+}
+
+/// A reply to the client, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Ours, and good.
+    Own(Reply),
+    /// Ours, a refusal.
+    Refused(Refusal),
+    /// The backend's word, passed on.
+    Backend(Reply),
+}
+
+/// How a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With this last answer.
+    Said(Answer),
+    /// Closed at once, without a word, for this reason.
+    Cut(Refusal),
+    /// The client has gone already.
+    Gone,
+}
+
+/// The backend is gone or talks nonsense; its connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// An open backend.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// What it offers to this client.
+    pub keywords: Keywords,
+    /// Whether a later connection could be told who signed in.
+    pub relogin: Relogin,
+}
+
+/// Whether the backend believes `XCLIENT LOGIN=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relogin {
+    /// It does.
+    Possible,
+    /// It does not.
+    Impossible,
+}
+
+/// Why the backend could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It cannot be reached or broke off.
+    Gone,
+    /// TLS towards it failed and is demanded.
+    Tls,
+    /// It refused this client with a 4xx or 5xx.
+    Refused(Reply),
+}
+
+/// How moving a body or a chunk ended. Unless `Answered`, the backend's
+/// connection is closed and it has seen no end of the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// All was sent; this is the backend's reply.
+    Answered(Reply),
+    /// The body broke a rule; it has been read to its true end.
+    Offence(BodyOffence),
+    /// The body is too large; it has been read to its true end.
+    TooLarge,
+    /// Too large, and no end in sight.
+    Endless,
+    /// The backend spoke before the end; the body has been read to its end.
+    Interrupted(Reply),
+    /// The backend is gone; the body has been read to its true end.
+    Lost,
+    /// The client fell silent or was too slow.
+    TooSlow,
+    /// The client has gone.
+    Gone,
+}
+
+/// The client's hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// What it calls itself.
+    pub name: HeloName,
+    /// Which verb it used.
+    pub protocol: Protocol,
+}
+
+/// HELO or EHLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELO.
+    Smtp,
+    /// EHLO.
+    Esmtp,
+}
+
+/// Who signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name, where the mechanism shows it.
+    pub login: Option<String>,
+    pub(super) relogin: Relogin,
+}
+
+/// Sender and recipients that the backend has taken (RFC 5321 2.3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The MAIL command as the client gave it.
+    pub mail: Mail,
+    /// The recipients.
+    pub recipients: Vec<ForwardPath>,
+}
+
+impl Envelope {
+    /// The reverse-path.
+    pub fn from(&self) -> &ReversePath {
+        &self.mail.from
+    }
+}

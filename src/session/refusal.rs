@@ -1,0 +1,262 @@
+//! Every "no" that Portcullis itself says: one table from offence to reply.
+//!
+//! Pure. A refusal that the backend gave is not here; it passes as it came.
+
+use crate::policy::Finding;
+use crate::smtp::command::{CommandError, Verb};
+use crate::smtp::dot::BodyOffence;
+use crate::smtp::line::LineOffence;
+use crate::smtp::reply::{EnhancedCode, Reply};
+
+/// Why Portcullis refused something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A line that is no line (bare CR, bare LF, NUL, too long).
+    Line(LineOffence),
+    /// A line that is no command.
+    Command(CommandError),
+    /// A command that may not come now.
+    Sequence(&'static str),
+    /// Bytes behind a verb that must end its pipelined group (RFC 2920 3.1).
+    Pipelined(Verb),
+    /// A verb that is off unless `COMMANDS_ALLOW` names it.
+    Disabled(Verb),
+    /// An extension that was not offered (BDAT, a MAIL or RCPT parameter).
+    NotOffered(&'static str),
+    /// TLS first (RFC 3207 4).
+    TlsRequired,
+    /// AUTH outside TLS (RFC 4954 4, code 538).
+    AuthNeedsTls,
+    /// AUTH first (RFC 4954 6).
+    AuthRequired,
+    /// A SASL mechanism that the backend does not list.
+    Mechanism,
+    /// More challenges than any mechanism needs.
+    AuthRounds,
+    /// A non-ASCII address without SMTPUTF8 (RFC 6531 3.5).
+    NeedsSmtpUtf8,
+    /// The message is larger than `MAX_SIZE` (RFC 1870 6).
+    TooLarge,
+    /// More recipients than `RCPT_MAX` (RFC 5321 4.5.3.1.10).
+    TooManyRecipients,
+    /// What policy found.
+    Policy(Finding),
+    /// A body with forbidden bytes.
+    Body(BodyOffence),
+    /// More protocol errors than `ERROR_MAX`.
+    TooManyErrors,
+    /// The backend could not be reached or broke off.
+    BackendGone,
+    /// The backend's TLS is not what `BACKEND_TLS` demands.
+    BackendTls,
+    /// The backend no longer offers what it offered at the last probe.
+    BackendChanged,
+    /// The backend said something that the machine did not ask for.
+    BackendNonsense,
+    /// The backend connection on which the client had signed in is gone.
+    SignInLost,
+    /// The client took too long.
+    TimedOut,
+    /// The body came slower than `DATA_RATE_MIN`.
+    TooSlow,
+    /// Portcullis is stopping.
+    ShuttingDown,
+    /// `SESSIONS_MAX` is reached.
+    Busy,
+}
+
+impl Refusal {
+    /// The reply that the client gets.
+    pub fn reply(&self) -> Reply {
+        let (code, class, subject, detail, text) = self.row();
+        let enhanced = EnhancedCode {
+            class,
+            subject,
+            detail,
+        };
+        Reply::new(code, enhanced, &text)
+    }
+
+    /// Whether it counts against `ERROR_MAX`.
+    pub fn is_error(&self) -> bool {
+        matches!(
+            self,
+            Self::Line(_)
+                | Self::Command(_)
+                | Self::Sequence(_)
+                | Self::Pipelined(_)
+                | Self::Disabled(_)
+                | Self::NotOffered(_)
+                | Self::AuthNeedsTls
+                | Self::Mechanism
+                | Self::NeedsSmtpUtf8
+                | Self::Body(_)
+        )
+    }
+
+    /// The short name of the reason, from a closed set, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Line(LineOffence::BareCr) | Self::Body(BodyOffence::BareCr) => "bare-cr",
+            Self::Line(LineOffence::BareLf) | Self::Body(BodyOffence::BareLf) => "bare-lf",
+            Self::Line(LineOffence::Nul) | Self::Body(BodyOffence::Nul) => "nul",
+            Self::Line(LineOffence::TooLong) => "line-too-long",
+            Self::Line(LineOffence::TlsHello) => "tls-on-plain-port",
+            Self::Body(BodyOffence::LineTooLong) => "body-line-too-long",
+            Self::Command(CommandError::UnknownVerb) => "unknown-verb",
+            Self::Command(CommandError::ForbiddenVerb) => "forbidden-verb",
+            Self::Command(CommandError::ForeignProtocol) => "foreign-protocol",
+            Self::Command(CommandError::Syntax { .. }) => "syntax",
+            Self::Command(CommandError::Address { .. }) => "address",
+            Self::Command(
+                CommandError::UnknownParameter { .. } | CommandError::BadParameter { .. },
+            ) => "parameter",
+            Self::Sequence(_) => "sequence",
+            Self::Pipelined(_) => "pipelining",
+            Self::Disabled(_) => "verb-disabled",
+            Self::NotOffered(_) => "not-offered",
+            Self::TlsRequired => "tls-required",
+            Self::AuthNeedsTls => "auth-needs-tls",
+            Self::AuthRequired => "auth-required",
+            Self::Mechanism => "auth-mechanism",
+            Self::AuthRounds => "auth-rounds",
+            Self::NeedsSmtpUtf8 => "needs-smtputf8",
+            Self::TooLarge => "too-large",
+            Self::TooManyRecipients => "recipients",
+            Self::Policy(Finding::ForeignDomain) => "relay-denied",
+            Self::Policy(Finding::HiddenRoute) => "hidden-route",
+            Self::TooManyErrors => "errors",
+            Self::BackendGone => "backend-gone",
+            Self::BackendTls => "backend-tls",
+            Self::BackendChanged => "backend-changed",
+            Self::BackendNonsense => "backend-nonsense",
+            Self::SignInLost => "sign-in-lost",
+            Self::TimedOut => "timeout",
+            Self::TooSlow => "too-slow",
+            Self::ShuttingDown => "shutting-down",
+            Self::Busy => "sessions-max",
+        }
+    }
+
+    /// code, enhanced code (RFC 3463), text.
+    fn row(&self) -> (u16, u8, u16, u16, String) {
+        let (code, class, subject, detail, text) = match self {
+            Self::Line(LineOffence::TooLong) => (500, 5, 5, 2, "Line too long"),
+            Self::Line(LineOffence::TlsHello) => {
+                (500, 5, 5, 2, "This port speaks plain text first")
+            }
+            Self::Line(LineOffence::BareCr) => {
+                (500, 5, 5, 2, "CR without LF in a command; closing")
+            }
+            Self::Line(LineOffence::BareLf) => {
+                (500, 5, 5, 2, "LF without CR in a command; closing")
+            }
+            Self::Line(LineOffence::Nul) => (500, 5, 5, 2, "NUL in a command; closing"),
+            Self::Command(CommandError::UnknownVerb) => (500, 5, 5, 2, "Command not recognized"),
+            Self::Command(CommandError::ForbiddenVerb) => (502, 5, 5, 1, "Command not available"),
+            Self::Command(CommandError::ForeignProtocol) => (500, 5, 5, 2, "This is SMTP; closing"),
+            Self::Command(CommandError::Syntax { verb, problem }) => {
+                return (501, 5, 5, 4, format!("Syntax error in {verb}: {problem}"));
+            }
+            Self::Command(CommandError::Address { verb, problem }) => {
+                let detail = if *verb == Verb::Mail { 7 } else { 3 };
+                return (
+                    501,
+                    5,
+                    1,
+                    detail,
+                    format!("Bad address in {verb}: {problem}"),
+                );
+            }
+            Self::Command(CommandError::UnknownParameter { verb }) => {
+                return (555, 5, 5, 4, format!("Parameter of {verb} not recognized"));
+            }
+            Self::Command(CommandError::BadParameter { verb, parameter }) => {
+                return (
+                    501,
+                    5,
+                    5,
+                    4,
+                    format!("Bad or repeated parameter {parameter} of {verb}"),
+                );
+            }
+            Self::Sequence(text) => (503, 5, 5, 1, *text),
+            Self::Pipelined(verb) => {
+                return (
+                    503,
+                    5,
+                    5,
+                    1,
+                    format!("{verb} must be the last command of a group (RFC 2920); closing"),
+                );
+            }
+            Self::Disabled(verb) => return (502, 5, 5, 1, format!("{verb} is disabled")),
+            Self::NotOffered("BDAT") => (502, 5, 5, 1, "BDAT was not offered"),
+            Self::NotOffered(what) => return (555, 5, 5, 4, format!("{what} was not offered")),
+            Self::TlsRequired => (530, 5, 7, 0, "Must issue a STARTTLS command first"),
+            Self::AuthNeedsTls => (538, 5, 7, 11, "Encryption required: issue STARTTLS first"),
+            Self::AuthRequired => (530, 5, 7, 0, "Authentication required"),
+            Self::Mechanism => (504, 5, 5, 4, "Authentication mechanism not supported"),
+            Self::AuthRounds => (500, 5, 5, 6, "Authentication exchange is too long"),
+            Self::NeedsSmtpUtf8 => (553, 5, 6, 7, "Address needs SMTPUTF8"),
+            Self::TooLarge => (552, 5, 3, 4, "Message exceeds the size limit"),
+            Self::TooManyRecipients => (
+                452,
+                4,
+                5,
+                3,
+                "Too many recipients in one message; send the rest in another",
+            ),
+            Self::Policy(Finding::ForeignDomain | Finding::HiddenRoute) => {
+                (550, 5, 7, 1, "Relaying denied")
+            }
+            Self::Body(BodyOffence::BareCr) => (554, 5, 6, 0, "CR without LF in the message"),
+            Self::Body(BodyOffence::BareLf) => (554, 5, 6, 0, "LF without CR in the message"),
+            Self::Body(BodyOffence::Nul) => (554, 5, 6, 0, "NUL in the message"),
+            Self::Body(BodyOffence::LineTooLong) => {
+                (554, 5, 6, 0, "A line of the message is too long")
+            }
+            Self::TooManyErrors => (421, 4, 7, 0, "Too many errors; closing"),
+            Self::BackendGone => (
+                451,
+                4,
+                4,
+                1,
+                "The mail server is not available; try again later",
+            ),
+            Self::BackendTls => (
+                451,
+                4,
+                7,
+                5,
+                "The mail server cannot be reached securely; try again later",
+            ),
+            Self::BackendChanged => (
+                451,
+                4,
+                3,
+                5,
+                "The mail server no longer offers this; say EHLO again",
+            ),
+            Self::BackendNonsense => (
+                421,
+                4,
+                3,
+                0,
+                "Confusion at the mail server; closing, try again later",
+            ),
+            Self::SignInLost => (
+                421,
+                4,
+                4,
+                2,
+                "The mail server broke off; connect and sign in again",
+            ),
+            Self::TimedOut => (421, 4, 4, 2, "Timeout; closing"),
+            Self::TooSlow => (421, 4, 4, 2, "Message comes too slowly; closing"),
+            Self::ShuttingDown => (421, 4, 3, 2, "Service shutting down; try again soon"),
+            Self::Busy => (421, 4, 3, 2, "Too many connections; try again later"),
+        };
+        (code, class, subject, detail, text.to_owned())
+    }
+}
