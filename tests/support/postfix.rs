@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
@@ -89,9 +89,9 @@ impl Postfix {
         if !options.users.is_empty() {
             write_users(root, options.users);
         }
-        fs::write(root.join("etc/main.cf"), main_cf(root, &options)).unwrap();
+        write_cold(&root.join("etc/main.cf"), &main_cf(root, &options));
         let listener = format!("{address} inet n - n - 200 smtpd\n{SERVICES}");
-        fs::write(root.join("etc/master.cf"), listener).unwrap();
+        write_cold(&root.join("etc/master.cf"), &listener);
 
         // With -d it stays our child. As the leader of a process group of its own it
         // takes its services along when it ends, and nobody else.
@@ -256,6 +256,15 @@ fn lay_out(root: &Path) {
     make("spool/public", user.uid, Some(group.gid), 0o710);
     make("spool/maildrop", user.uid, Some(group.gid), 0o730);
     make("mail", Uid::from_raw(NOBODY), None, 0o700);
+}
+
+/// Writes a file that looks old. Postfix waits for seconds before it reads one that
+/// may still be under an editor's hands.
+fn write_cold(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    let file = fs::File::options().append(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(60))
+        .unwrap();
 }
 
 fn main_cf(root: &Path, options: &Options) -> String {
