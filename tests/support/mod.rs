@@ -1,0 +1,48 @@
+//! The test house: real peers, scripted peers and the program itself, each on its
+//! own loopback port with its own temporary folder, each gone when it is dropped.
+//!
+//! Nothing in here skips. A peer that is not installed fails the test that needs
+//! it, because a gate that was not tried is not a gate; `tests/run` installs them.
+
+// Every test file compiles its own copy of this module and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod certs;
+mod client;
+mod command;
+mod letters;
+mod portcullis;
+mod ports;
+mod postfix;
+mod scripted;
+
+pub use certs::{Authority, Certificate};
+pub use client::Smtp;
+pub use command::{Finished, Running, run};
+pub use letters::{dot_stuffed, first_difference, letter, torture};
+pub use portcullis::Portcullis;
+pub use ports::free_address;
+pub use postfix::{Learns, Options, Postfix};
+pub use scripted::{Act, Scripted};
+
+use std::time::{Duration, Instant};
+
+/// Looks again and again until `look` finds something, or gives up with `None`.
+pub fn wait_for<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if start.elapsed() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The text in the middle of `text` that stands between `before` and `after`.
+pub fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(middle, _)| middle)
+}

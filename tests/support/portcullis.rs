@@ -1,0 +1,178 @@
+//! The program under test, started as an admin would: by environment variables.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::{Finished, Postfix, Running, Smtp, free_address, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+
+pub struct Portcullis {
+    /// The MX listener.
+    pub mx: SocketAddr,
+    /// The implicit TLS listener.
+    pub tls: SocketAddr,
+    pub submission: SocketAddr,
+    /// From the start of the process to its first greeting.
+    pub greeted_after: Duration,
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Portcullis {
+    /// Starts the program with these settings (names without `PORTCULLIS_`) on top
+    /// of free loopback ports, and waits for its greeting.
+    #[track_caller]
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let (mx, tls, submission) = (free_address(), free_address(), free_address());
+        let listeners = [
+            ("LISTEN", mx.to_string()),
+            ("LISTEN_TLS", tls.to_string()),
+            ("LISTEN_SUBMISSION", submission.to_string()),
+        ];
+        let mut command = command(settings);
+        for (name, value) in &listeners {
+            if settings.iter().all(|(given, _)| given != name) {
+                command.env(format!("PORTCULLIS_{name}"), value);
+            }
+        }
+        let began = Instant::now();
+        let child = command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut portcullis = Self {
+            mx,
+            tls,
+            submission,
+            greeted_after: Duration::ZERO,
+            child,
+            folder,
+        };
+        portcullis.wait_for_port();
+        Smtp::connect(mx).expect("220");
+        portcullis.greeted_after = began.elapsed();
+        portcullis
+    }
+
+    /// Starts the program before `postfix`, as guard of `example.org`, and waits until
+    /// it offers what Postfix offers.
+    #[track_caller]
+    pub fn before(postfix: &Postfix, settings: &[(&str, &str)]) -> Self {
+        Self { mx: postfix.address, tls: postfix.wrapped, submission: postfix.address,
+            greeted_after: Duration::ZERO, child: Command::new("sleep").arg("1").spawn().unwrap(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts the program as guard of `example.org` before whatever listens there.
+    #[track_caller]
+    pub fn guarding(backend: SocketAddr, settings: &[(&str, &str)]) -> Self {
+        let backend = backend.to_string();
+        let mut all = vec![("BACKEND", backend.as_str()), ("DOMAINS", "example.org")];
+        all.retain(|(name, _)| settings.iter().all(|(given, _)| given != name));
+        all.extend_from_slice(settings);
+        Self::start(&all)
+    }
+
+    /// Runs the program with settings it must not accept, to its end.
+    #[track_caller]
+    pub fn run_to_end(settings: &[(&str, &str)]) -> Finished {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(settings);
+        Running::start(command.current_dir(folder.path()), b"").finish(Duration::from_secs(10))
+    }
+
+    fn wait_for_port(&mut self) {
+        let up = wait_for(Duration::from_secs(10), || {
+            let gone = self.child.try_wait().unwrap().is_some();
+            let listens = std::net::TcpStream::connect(self.mx).is_ok();
+            (gone || listens).then_some(listens)
+        });
+        assert!(
+            up == Some(true),
+            "portcullis does not listen:\n{}",
+            self.log()
+        );
+    }
+
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The log as JSON objects. A line that is none fails the test.
+    #[track_caller]
+    pub fn log_lines(&self) -> Vec<Value> {
+        let log = self.log();
+        let parse = |line: &str| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{error} in log line `{line}`"))
+        };
+        log.lines().map(parse).collect()
+    }
+
+    /// The log once `text` stands in it.
+    #[track_caller]
+    pub fn log_with(&self, text: &str) -> String {
+        wait_for(Duration::from_secs(10), || {
+            Some(self.log()).filter(|log| log.contains(text))
+        })
+        .unwrap_or_else(|| panic!("no `{text}` in\n{}", self.log()))
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Resident memory in octets.
+    pub fn resident(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = super::between(&status, "VmRSS:", "kB").unwrap();
+        line.trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+    }
+
+    /// The exit code, once the program has ended; a signal's death is `None` inside.
+    #[track_caller]
+    pub fn ended(&mut self, deadline: Duration) -> Option<i32> {
+        wait_for(deadline, || self.child.try_wait().unwrap())
+            .unwrap_or_else(|| panic!("still runs after {deadline:?}\n{}", self.log()))
+            .code()
+    }
+}
+
+impl Drop for Portcullis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The program with a clean environment: no setting but those of the test.
+fn command(settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .env_clear()
+        .env("PORTCULLIS_HOSTNAME", "mx.portcullis.test")
+        .env("PORTCULLIS_LOG_FORMAT", "json");
+    for (name, value) in settings {
+        command.env(format!("PORTCULLIS_{name}"), value);
+    }
+    command
+}
