@@ -71,8 +71,19 @@ impl Portcullis {
     /// it offers what Postfix offers.
     #[track_caller]
     pub fn before(postfix: &Postfix, settings: &[(&str, &str)]) -> Self {
-        Self { mx: postfix.address, tls: postfix.wrapped, submission: postfix.address,
-            greeted_after: Duration::ZERO, child: Command::new("sleep").arg("1").spawn().unwrap(), folder: tempfile::tempdir().unwrap() }
+        let portcullis = Self::guarding(postfix.address, settings);
+        let learned = wait_for(Duration::from_secs(10), || {
+            let mut client = Smtp::connect(portcullis.mx);
+            client.expect("220");
+            let keywords = client.ask("EHLO probe.test", "250");
+            keywords.contains("8BITMIME").then_some(())
+        });
+        assert!(
+            learned.is_some(),
+            "never learned the backend's keywords\n{}",
+            portcullis.log()
+        );
+        portcullis
     }
 
     /// Starts the program as guard of `example.org` before whatever listens there.

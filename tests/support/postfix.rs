@@ -69,7 +69,6 @@ pub struct Options<'a> {
 
 pub struct Postfix {
     pub address: SocketAddr,
-    pub wrapped: SocketAddr,
     learns: Learns,
     folder: tempfile::TempDir,
     master: Child,
@@ -91,8 +90,7 @@ impl Postfix {
             write_users(root, options.users);
         }
         write_cold(&root.join("etc/main.cf"), &main_cf(root, &options));
-        let wrapped = free_address();
-        let listener = format!("{address} inet n - n - 200 smtpd\n{wrapped} inet n - n - 200 smtpd -o smtpd_tls_wrappermode=yes\n{SERVICES}");
+        let listener = format!("{address} inet n - n - 200 smtpd\n{SERVICES}");
         write_cold(&root.join("etc/master.cf"), &listener);
 
         // With -d it stays our child. As the leader of a process group of its own it
@@ -112,7 +110,6 @@ impl Postfix {
 
         let mut postfix = Self {
             address,
-            wrapped,
             learns: options.learns,
             folder,
             master,
@@ -315,10 +312,7 @@ smtpd_recipient_restrictions = check_recipient_access static:{{INFO heard}}
         text.push_str("smtpd_sasl_auth_enable = yes\n");
         text.push_str(&format!("smtpd_sasl_local_domain = {REALM}\n"));
     }
-    let authority = super::Authority::new("Test CA");
-    let own = authority.sign("mx.portcullis.test");
-    std::mem::forget(authority);
-    if let Some(certificate) = options.certificate.or(Some(&own)) {
+    if let Some(certificate) = options.certificate {
         text.push_str(&format!(
             "smtpd_tls_security_level = may\n\
              smtpd_tls_loglevel = 1\n\

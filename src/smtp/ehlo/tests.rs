@@ -66,10 +66,15 @@ fn bad_mechanism_names_are_left_out() {
 }
 
 #[test]
-fn intersection_keeps_the_backends_parameters_and_order() {
-    let found = keywords(&["SIZE 5", "X-EXPS", "DSN"]);
-    let kept = found.intersection(&["dsn", "CHUNKING", "size"]);
-    assert_eq!(lines(&kept), ["SIZE 5", "DSN"]);
+fn intersection_is_what_both_offer_and_the_smaller_size() {
+    let one = keywords(&["SIZE 5000", "X-EXPS", "DSN", "AUTH PLAIN LOGIN"]);
+    let other = keywords(&["AUTH LOGIN CRAM-MD5", "SIZE 700", "DSN", "CHUNKING"]);
+    assert_eq!(
+        lines(&one.intersection(&other)),
+        ["SIZE 700", "DSN", "AUTH LOGIN"]
+    );
+    let unlimited = keywords(&["SIZE 0"]);
+    assert_eq!(one.intersection(&unlimited).size(), Some(5000));
 }
 
 #[test]
