@@ -195,17 +195,12 @@ fn the_refusal_does_not_depend_on_what_the_backend_would_have_said() {
     let replies = [&taking, &refusing].map(|postfix| {
         let portcullis = Portcullis::before(postfix, &[]);
         let mut client = Smtp::connect(portcullis.mx);
-        // The session's id stands in the greeting and in the refusal.
-        let greeting = client.expect("220");
+        client.expect("220");
         client.ask("EHLO client.test", "250");
         client.ask("MAIL FROM:<ann@sender.test>", "250");
         let refusal = client.ask("RCPT TO:<victim@foreign.test>", "550 5.7.1");
-        let words = refusal.split(|c: char| !c.is_ascii_alphanumeric());
-        let common: Vec<String> = words
-            .filter(|word| !greeting.contains(word))
-            .map(str::to_owned)
-            .collect();
-        common
+        // Behind it stands the session's id, which differs.
+        refusal.split(" [").next().unwrap().to_owned()
     });
     assert_eq!(replies[0], replies[1]);
 }

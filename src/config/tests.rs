@@ -20,12 +20,78 @@ fn variables(given: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         .collect()
 }
 
+/// Loads what is given, with the two settings that nothing works without.
+fn load_guarding(
+    flags: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, Problems> {
+    let needed = [("backend", "10.0.0.5:25"), ("domains", "example.org")];
+    let needed = needed.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    load(flags.into_iter().chain(needed), environment)
+}
+
+/// What is wrong with these flags alone.
+fn problems_of(given: &[(&str, &str)]) -> String {
+    match load(flags(given), []) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn a_missing_backend_and_missing_domains_are_told_together() {
+    let problems = problems_of(&[]);
+    assert!(
+        problems.contains("PORTCULLIS_BACKEND is required"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("PORTCULLIS_DOMAINS is missing"),
+        "{problems}"
+    );
+    assert_eq!(problems.lines().count(), 2);
+}
+
+#[test]
+fn no_setting_opens_the_relay_by_accident() {
+    let guarding = [("backend", "10.0.0.5:25"), ("domains", "example.org")];
+    assert_eq!(problems_of(&guarding), "");
+    assert_eq!(
+        problems_of(&[("backend", "10.0.0.5:25"), ("relay", "backend")]),
+        ""
+    );
+    for everybody in ["0.0.0.0/0", "::/0", "10.0.0.0/8, ::/0"] {
+        let [backend, domains] = guarding;
+        let problems = problems_of(&[backend, domains, ("relay_nets", everybody)]);
+        assert!(problems.contains("open relay"), "{everybody}: {problems}");
+    }
+    let problems = problems_of(&[("backend", "10.0.0.5:25"), ("domains", "*")]);
+    assert!(problems.contains("would open a relay"), "{problems}");
+}
+
+#[test]
+fn half_a_certificate_and_no_ear_at_all_are_refused() {
+    let problems = problems_of(&[
+        ("backend", "10.0.0.5:25"),
+        ("domains", "example.org"),
+        ("tls_cert", "/etc/ssl/mx.pem"),
+        ("listen", "off"),
+        ("listen_tls", "off"),
+        ("listen_submission", "off"),
+    ]);
+    assert!(
+        problems.contains("PORTCULLIS_TLS_KEY is missing"),
+        "{problems}"
+    );
+    assert!(problems.contains("PORTCULLIS_LISTEN is off"), "{problems}");
+}
+
 /// What is wrong when the file holds this, a line each.
 fn problems_of_file(content: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), content).unwrap();
     let path = file.path().to_str().unwrap();
-    match load([], variables(&[("PORTCULLIS_CONFIG", path)])) {
+    match load_guarding([], variables(&[("PORTCULLIS_CONFIG", path)])) {
         Ok(_) => String::new(),
         Err(problems) => problems.to_string().replace(path, "p.toml"),
     }
@@ -44,12 +110,15 @@ fn flag_beats_environment_beats_file_beats_default() {
         ("HOME", "/"),
     ]);
     let flags = flags(&[("config", config), ("log_addresses", "none")]);
-    let log = load(flags.clone(), environment).unwrap().log;
+    let log = load_guarding(flags.clone(), environment).unwrap().log;
     assert_eq!(log.log_addresses, LogAddresses::None);
     assert_eq!(log.log_format, Some(LogFormat::Json));
-    let log = load(flags, []).unwrap().log;
+    let log = load_guarding(flags, []).unwrap().log;
     assert_eq!(log.log_format, Some(LogFormat::Text));
-    assert_eq!(load([], []).unwrap().log.log_addresses, LogAddresses::Full);
+    assert_eq!(
+        load_guarding([], []).unwrap().log.log_addresses,
+        LogAddresses::Full
+    );
 }
 
 #[test]
@@ -91,7 +160,7 @@ fn a_broken_file_is_one_problem_that_shows_no_line_of_it() {
         "{problems}"
     );
     assert!(!problems.contains("hunter2"), "{problems}");
-    let missing = load(flags(&[("config", "/no/such/file")]), [])
+    let missing = load_guarding(flags(&[("config", "/no/such/file")]), [])
         .unwrap_err()
         .to_string();
     assert!(
@@ -105,7 +174,7 @@ fn text_that_is_not_utf_8_is_a_problem_of_its_variable() {
         OsString::from("PORTCULLIS_LOG_LEVEL"),
         OsString::from_vec(vec![0xff]),
     )];
-    let problems = load([], environment).unwrap_err().to_string();
+    let problems = load_guarding([], environment).unwrap_err().to_string();
     assert!(
         problems.starts_with("PORTCULLIS_LOG_LEVEL (environment) is not UTF-8"),
         "{problems}"
@@ -115,7 +184,7 @@ fn text_that_is_not_utf_8_is_a_problem_of_its_variable() {
         OsString::new(),
     )];
     assert!(
-        load([], environment)
+        load_guarding([], environment)
             .unwrap_err()
             .to_string()
             .contains("is unknown")
@@ -125,7 +194,7 @@ fn text_that_is_not_utf_8_is_a_problem_of_its_variable() {
 #[test]
 fn a_variable_in_lower_case_is_refused() {
     let environment = variables(&[("PORTCULLIS_log_level", "info")]);
-    let problems = load([], environment).unwrap_err().to_string();
+    let problems = load_guarding([], environment).unwrap_err().to_string();
     assert!(
         problems.starts_with("PORTCULLIS_log_level (environment) is unknown"),
         "{problems}"
