@@ -18,6 +18,22 @@
 //! smtp            the wire language
 //! settings        how a setting is declared, read and documented
 //! ```
+//!
+//! Where this differs from the plan that the house was started from:
+//!
+//! - A room `settings` lies at the bottom: the rooms that obey settings declare
+//!   them, so the way of declaring must be below them all.
+//! - The machine's files are `machine.rs` (state), `machine/vocabulary.rs`
+//!   (events and steps), `machine/commands.rs` and `machine/answers.rs` (the
+//!   transitions); `session/deeds.rs` holds the arms of the loop that are more
+//!   than a line, so that the loop stays on a page.
+//! - `session/judge.rs` does not exist yet: policy is asked about recipients
+//!   only, and that is one arm of the loop.
+//! - A transaction that broke stays broken until it is ended: commands that the
+//!   client had pipelined behind the break get the same answer, so that no 503
+//!   turns a temporary failure into a bounce.
+//! - A recipient's source route is refused to strangers and never printed
+//!   (RFC 5321 appendix F.2 lets it be ignored).
 
 pub mod backend;
 pub mod config;

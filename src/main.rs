@@ -72,7 +72,11 @@ fn demo(flags: Vec<(String, String)>) -> ExitCode {
         }
     };
     match load(demo::flags(example.address()).into_iter().chain(flags)) {
-        Ok(config) => start(config, |config| demo::run(config.into(), example)),
+        Ok(mut config) => {
+            // Told to people, wherever the output goes.
+            config.log.log_format.get_or_insert(log::LogFormat::Text);
+            start(config, |config| demo::run(config.into(), example))
+        }
         Err(code) => code,
     }
 }
