@@ -169,12 +169,33 @@ impl Client {
         Ok(details)
     }
 
-    /// Ends the connection in good order.
-    pub(super) async fn close(mut self) {
+    /// Writes what is queued, and that nothing more will come.
+    pub(super) async fn close(&mut self) {
         let _ = self.flush().await;
         let _ = timeout(CLOSE_PATIENCE, self.stream.shutdown()).await;
     }
+
+    /// Closes, then reads on for a moment: a connection that is closed over
+    /// unread octets is reset, and the reset may overtake the last reply.
+    pub(super) async fn close_gently(&mut self) {
+        self.close().await;
+        let drain = async {
+            for _ in 0..LINGER_READS {
+                self.input.clear();
+                if self.fill().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(LINGER, drain).await;
+    }
 }
+
+/// How long a closed connection is read on.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How many times at most.
+const LINGER_READS: u32 = 64;
 
 /// How long a TLS closure alert may take to be written.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);

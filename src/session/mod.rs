@@ -240,7 +240,7 @@ impl<'a> Session<'a> {
         }
         self.journal.ended(&ending);
         if let Ending::Said(_) = ending {
-            self.client.close().await;
+            self.client.close_gently().await;
         }
         if let Some(conversation) = self.backend {
             conversation.quit().await;
