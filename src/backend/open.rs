@@ -254,7 +254,8 @@ impl Backend {
             for command in Xclient::commands(client, &listed) {
                 let reply = conversation.exchange_xclient(&command).await?;
                 match reply.code() {
-                    220 => {}
+                    // The protocol says 220; smtp-sink says 250.
+                    200..=299 => {}
                     // Unknown, malformed, or not allowed to us.
                     500..=504 | 550 => return Err(OpenError::Xclient(reply.text())),
                     // In the greeting's place: the client that we named is refused.
