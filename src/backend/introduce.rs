@@ -106,6 +106,18 @@ pub enum Dialect {
     Esmtp,
 }
 
+/// What XCLIENT says of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// What they are.
+    Address,
+    /// That they are not known.
+    Unavailable,
+}
+
+/// In the place of a value that there is none for.
+const UNAVAILABLE: &str = "[UNAVAILABLE]";
+
 /// One XCLIENT command: `NAME=value` pairs, all encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Xclient(Vec<String>);
@@ -116,10 +128,10 @@ const LINE_MAX: usize = 510;
 impl Xclient {
     /// The commands that carry all attributes in `listed`; several when one
     /// would be too long.
-    pub fn commands(client: &Client, listed: &[String]) -> Vec<Self> {
+    pub fn commands(client: &Client, listed: &[String], naming: Naming) -> Vec<Self> {
         let mut commands: Vec<Self> = Vec::new();
         for attribute in listed {
-            let Some(value) = value(client, attribute) else {
+            let Some(value) = value(client, attribute, naming) else {
                 continue;
             };
             let pair = format!("{attribute}={value}");
@@ -145,10 +157,11 @@ impl fmt::Display for Xclient {
     }
 }
 
-fn value(client: &Client, attribute: &str) -> Option<String> {
+fn value(client: &Client, attribute: &str, naming: Naming) -> Option<String> {
     match attribute {
+        "ADDR" | "DESTADDR" if naming == Naming::Unavailable => Some(UNAVAILABLE.to_owned()),
         // The name of the client is not looked up; without this the backend would keep the proxy's.
-        "NAME" | "REVERSE_NAME" => Some("[UNAVAILABLE]".to_owned()),
+        "NAME" | "REVERSE_NAME" => Some(UNAVAILABLE.to_owned()),
         "ADDR" => Some(address(client.source.ip())),
         "PORT" => Some(client.source.port().to_string()),
         "DESTADDR" => Some(address(client.destination.ip())),
@@ -192,10 +205,11 @@ mod tests {
     #[test]
     fn sends_all_that_the_backend_lists_and_nothing_else() {
         let all = listed("NAME ADDR PROTO HELO PORT LOGIN DESTADDR DESTPORT FUTURE");
-        let printed: Vec<_> = Xclient::commands(&client("203.0.113.7:4711", None), &all)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let printed: Vec<_> =
+            Xclient::commands(&client("203.0.113.7:4711", None), &all, Naming::Address)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
         assert_eq!(
             printed,
             [
@@ -206,7 +220,10 @@ mod tests {
 
     #[test]
     fn marks_ipv6_and_unwraps_mapped_ipv4() {
-        let one = |source| Xclient::commands(&client(source, None), &listed("ADDR"))[0].to_string();
+        let one = |source| {
+            Xclient::commands(&client(source, None), &listed("ADDR"), Naming::Address)[0]
+                .to_string()
+        };
         assert_eq!(one("[2001:db8::7]:1"), "XCLIENT ADDR=IPV6:2001:db8::7");
         assert_eq!(one("[::ffff:203.0.113.7]:1"), "XCLIENT ADDR=203.0.113.7");
     }
@@ -216,6 +233,7 @@ mod tests {
         let commands = Xclient::commands(
             &client("203.0.113.7:1", Some("a\r\nRSET b=c+")),
             &listed("LOGIN"),
+            Naming::Address,
         );
         assert_eq!(
             commands[0].to_string(),
@@ -227,7 +245,7 @@ mod tests {
     fn splits_what_does_not_fit_into_one_command() {
         let mut long = client("203.0.113.7:1", Some(&"+".repeat(150)));
         long.hello = HeloName::parse(&"=".repeat(100)).unwrap();
-        let commands = Xclient::commands(&long, &listed("ADDR HELO LOGIN"));
+        let commands = Xclient::commands(&long, &listed("ADDR HELO LOGIN"), Naming::Address);
         assert!(
             commands.len() > 1
                 && commands

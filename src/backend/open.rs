@@ -1,11 +1,13 @@
 //! Opening a connection to a guarded server: connect, greet, encrypt, introduce.
 
+use std::net::SocketAddr;
+
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Place, Protocol};
-use super::introduce::{Client, ClientInfo, Introduction, Xclient};
+use super::introduce::{Client, ClientInfo, Introduction, Naming, Xclient};
 use super::{Backend, Conversation, Lost, Server};
 use crate::proxy_protocol;
 use crate::smtp::command::Command;
@@ -136,10 +138,10 @@ impl Backend {
         server: &Server,
         speaker: &Speaker<'_>,
     ) -> Result<Conversation, OpenError> {
-        let mut stream = connect(&server.address.place)
+        let (mut stream, ends) = connect(&server.address.place)
             .await
             .map_err(OpenError::Connect)?;
-        if let Some(header) = self.proxy_header(speaker) {
+        if let Some(header) = self.proxy_header(speaker, ends) {
             stream
                 .write_all(&header)
                 .await
@@ -172,16 +174,18 @@ impl Backend {
             )
     }
 
-    fn proxy_header(&self, speaker: &Speaker<'_>) -> Option<Vec<u8>> {
-        match (self.settings.client_info, speaker) {
-            (ClientInfo::ProxyV1, Speaker::Probe) => Some(proxy_protocol::local_v1()),
-            (ClientInfo::ProxyV2, Speaker::Probe) => Some(proxy_protocol::local_v2()),
-            (ClientInfo::ProxyV1, Speaker::Client(client)) => {
-                Some(proxy_protocol::write_v1(client.source, client.destination))
-            }
-            (ClientInfo::ProxyV2, Speaker::Client(client)) => {
-                Some(proxy_protocol::write_v2(client.source, client.destination))
-            }
+    /// On a probe Portcullis itself is the client: servers that know PROXY do
+    /// not all know its LOCAL and UNKNOWN forms.
+    fn proxy_header(&self, speaker: &Speaker<'_>, ends: Option<Ends>) -> Option<Vec<u8>> {
+        let ends = match speaker {
+            Speaker::Client(client) => Some((client.source, client.destination)),
+            Speaker::Probe => ends,
+        };
+        match (self.settings.client_info, ends) {
+            (ClientInfo::ProxyV1, Some((from, to))) => Some(proxy_protocol::write_v1(from, to)),
+            (ClientInfo::ProxyV2, Some((from, to))) => Some(proxy_protocol::write_v2(from, to)),
+            (ClientInfo::ProxyV1, None) => Some(proxy_protocol::local_v1()),
+            (ClientInfo::ProxyV2, None) => Some(proxy_protocol::local_v2()),
             _ => None,
         }
     }
@@ -250,22 +254,48 @@ impl Backend {
         conversation.introduction =
             chosen.ok_or_else(|| OpenError::Xclient("it is not offered".to_owned()))?;
         if conversation.introduction == Introduction::Xclient {
-            let listed = conversation.keywords.xclient_attributes();
-            for command in Xclient::commands(client, &listed) {
-                let reply = conversation.exchange_xclient(&command).await?;
-                match reply.code() {
-                    // The protocol says 220; smtp-sink says 250.
-                    200..=299 => {}
-                    // Unknown, malformed, or not allowed to us.
-                    500..=504 | 550 => return Err(OpenError::Xclient(reply.text())),
-                    // In the greeting's place: the client that we named is refused.
-                    _ if is_refusal(&reply) => return Err(OpenError::Refused(reply)),
-                    _ => return Err(OpenError::Xclient(reply.text())),
+            match self
+                .xclient(&mut conversation, client, Naming::Address)
+                .await
+            {
+                // A server that is set to IPv4 alone takes no IPv6 address. The
+                // client stays unknown to it, never the proxy, whom it may
+                // trust; the trace header tells people who it was.
+                Err(OpenError::Xclient(_)) if client.source.ip().to_canonical().is_ipv6() => {
+                    tracing::info!(
+                        "backend takes no IPv6 address by XCLIENT; the client stays unnamed"
+                    );
+                    self.xclient(&mut conversation, client, Naming::Unavailable)
+                        .await?;
+                    conversation.introduction = Introduction::Received;
                 }
+                other => other?,
             }
             self.hello(&mut conversation, &client.hello).await?;
         }
         Ok(conversation)
+    }
+
+    async fn xclient(
+        &self,
+        conversation: &mut Conversation,
+        client: &Client,
+        naming: Naming,
+    ) -> Result<(), OpenError> {
+        let listed = conversation.keywords.xclient_attributes();
+        for command in Xclient::commands(client, &listed, naming) {
+            let reply = conversation.exchange_xclient(&command).await?;
+            match reply.code() {
+                // The protocol says 220; smtp-sink says 250.
+                200..=299 => {}
+                // Unknown, malformed, or not allowed to us.
+                500..=504 | 550 => return Err(OpenError::Xclient(reply.text())),
+                // In the greeting's place: the client that we named is refused.
+                _ if is_refusal(&reply) => return Err(OpenError::Refused(reply)),
+                _ => return Err(OpenError::Xclient(reply.text())),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -274,14 +304,18 @@ fn is_refusal(reply: &Reply) -> bool {
     matches!(reply.code(), 400..=599)
 }
 
-async fn connect(place: &Place) -> std::io::Result<Box<dyn Stream>> {
-    Ok(match place {
-        Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+/// Our end and the other end of a TCP connection.
+type Ends = (SocketAddr, SocketAddr);
+
+async fn connect(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<Ends>)> {
+    match place {
+        Place::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
         Place::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             // A command must not wait for the acknowledgement of the last one.
             stream.set_nodelay(true)?;
-            Box::new(stream)
+            let ends = (stream.local_addr()?, stream.peer_addr()?);
+            Ok((Box::new(stream), Some(ends)))
         }
-    })
+    }
 }

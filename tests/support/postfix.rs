@@ -69,6 +69,8 @@ pub struct Options<'a> {
 
 pub struct Postfix {
     pub address: SocketAddr,
+    /// Speaks TLS from the first octet, if there is a certificate.
+    pub wrapped: SocketAddr,
     learns: Learns,
     folder: tempfile::TempDir,
     master: Child,
@@ -90,7 +92,14 @@ impl Postfix {
             write_users(root, options.users);
         }
         write_cold(&root.join("etc/main.cf"), &main_cf(root, &options));
-        let listener = format!("{address} inet n - n - 200 smtpd\n{SERVICES}");
+        let wrapped = free_address();
+        let mut listener = format!("{address} inet n - n - 200 smtpd\n");
+        if options.certificate.is_some() {
+            listener.push_str(&format!(
+                "{wrapped} inet n - n - 200 smtpd -o smtpd_tls_wrappermode=yes\n"
+            ));
+        }
+        listener.push_str(SERVICES);
         write_cold(&root.join("etc/master.cf"), &listener);
 
         // With -d it stays our child. As the leader of a process group of its own it
@@ -110,6 +119,7 @@ impl Postfix {
 
         let mut postfix = Self {
             address,
+            wrapped,
             learns: options.learns,
             folder,
             master,

@@ -1,0 +1,321 @@
+//! How the program and a real Postfix get on: introduction of the client in every
+//! way there is, TLS as `BACKEND_TLS` says, several servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use support::{Authority, Learns, Options, Portcullis, Postfix, Smtp, letter};
+
+/// The client's address in these tests; the proxy's is 127.0.0.1.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
+
+/// Delivers one letter from [`CLIENT`]; the reply to the final dot.
+fn deliver(server: SocketAddr, subject: &str) -> String {
+    let mut client = Smtp::connect_from(CLIENT, server);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        letter(subject).as_bytes(),
+    )
+}
+
+/// The reply to MAIL, for backends that must not be used.
+fn refused_at_mail(server: SocketAddr) -> String {
+    let mut client = Smtp::greeted(server);
+    let reply = client.ask("MAIL FROM:<ann@sender.test>", "451");
+    // The session is still good.
+    client.ask("NOOP", "250");
+    client.ask("QUIT", "221");
+    reply
+}
+
+fn with_tls(certificate: &support::Certificate) -> Postfix {
+    Postfix::start(Options {
+        certificate: Some(certificate),
+        ..Options::default()
+    })
+}
+
+#[test]
+fn xclient_tells_postfix_address_and_name_of_the_client() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    assert!(deliver(portcullis.mx, "xclient").starts_with("250"));
+    let log = postfix.log();
+    assert!(log.contains("client=unknown[127.0.0.7]"), "{log}");
+    let arrived = String::from_utf8_lossy(&postfix.message()).into_owned();
+    assert!(
+        arrived.contains("from client.test (unknown [127.0.0.7])"),
+        "{arrived}"
+    );
+    // Transparent: no header of ours beside Postfix's own.
+    assert!(!arrived.contains("Portcullis"), "{arrived}");
+    assert!(portcullis.log().contains("\"client_info\":\"xclient\""));
+}
+
+#[test]
+fn proxy_headers_tell_postfix_the_address_of_the_client() {
+    for version in ["proxy-v1", "proxy-v2"] {
+        let postfix = Postfix::start(Options {
+            learns: Learns::ByProxyHeader,
+            ..Options::default()
+        });
+        let portcullis = Portcullis::before(&postfix, &[("CLIENT_INFO", version)]);
+        assert!(deliver(portcullis.mx, version).starts_with("250"));
+        let log = postfix.log();
+        assert!(
+            log.contains("client=unknown[127.0.0.7]"),
+            "{version}: {log}"
+        );
+    }
+}
+
+#[test]
+fn a_trace_header_tells_of_the_client_where_nothing_better_does() {
+    let postfix = Postfix::start(Options {
+        learns: Learns::Nothing,
+        ..Options::default()
+    });
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = Smtp::connect_from(CLIENT, portcullis.mx);
+    let greeting = client.expect("220");
+    let id = support::between(&greeting, "[", "]").unwrap().to_owned();
+    client.ask("EHLO client.test", "250");
+    client.start_tls();
+    client.ask("EHLO client.test", "250");
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        letter("one").as_bytes(),
+    );
+    client.ask("MAIL FROM:<ann@sender.test>", "250");
+    client.ask("RCPT TO:<bob@example.org>", "250");
+    client.ask("RCPT TO:<eve@example.org>", "250");
+    client.ask("DATA", "354");
+    client.send(b"Subject: two\r\n\r\n.\r\n");
+    client.expect("250");
+
+    let arrived: Vec<String> = postfix
+        .messages(2)
+        .iter()
+        .map(|message| String::from_utf8_lossy(message).into_owned())
+        .collect();
+    let one = arrived
+        .iter()
+        .find(|text| text.contains("Subject: one"))
+        .unwrap();
+    let two = arrived
+        .iter()
+        .find(|text| text.contains("Subject: two"))
+        .unwrap();
+    assert!(
+        one.contains("Received: from client.test ([127.0.0.7])"),
+        "{one}"
+    );
+    assert!(
+        one.contains("by mx.portcullis.test (Portcullis) with ESMTPS"),
+        "{one}"
+    );
+    assert!(one.contains(&format!("id {id}.1")), "{one}");
+    assert!(one.contains("(using TLSv1.3 with cipher TLS_"), "{one}");
+    assert!(one.contains("for <bob@example.org>;"), "{one}");
+    // Recipients must not learn of each other.
+    let field = support::between(two, "(Portcullis)", "Subject: two").unwrap();
+    assert!(field.contains(&format!("id {id}.2")), "{two}");
+    assert!(!field.contains("for <"), "{two}");
+}
+
+#[test]
+fn client_info_none_adds_nothing() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("CLIENT_INFO", "none")]);
+    assert!(deliver(portcullis.mx, "none").starts_with("250"));
+    assert!(postfix.log().contains("[127.0.0.1]"));
+    let arrived = String::from_utf8_lossy(&postfix.message()).into_owned();
+    assert!(
+        !arrived.contains("Portcullis") && !arrived.contains("127.0.0.7"),
+        "{arrived}"
+    );
+}
+
+#[test]
+fn xclient_that_is_demanded_and_not_offered_lets_nothing_through() {
+    let postfix = Postfix::start(Options {
+        learns: Learns::Nothing,
+        ..Options::default()
+    });
+    let portcullis = Portcullis::guarding(postfix.address, &[("CLIENT_INFO", "xclient")]);
+    refused_at_mail(portcullis.mx);
+    assert!(portcullis.log_with("XCLIENT").contains("ERROR"));
+    assert_eq!(postfix.taken(), 0);
+}
+
+#[test]
+fn a_trusted_balancer_is_believed_and_must_speak_first() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    drop(portcullis);
+    let portcullis = Portcullis::guarding(postfix.address, &[("PROXY_TRUSTED", "127.0.0.9")]);
+    portcullis.log_with("backend probed");
+    let balancer = Ipv4Addr::new(127, 0, 0, 9);
+
+    let mut client = Smtp::connect_from(balancer, portcullis.mx);
+    client.send(b"PROXY TCP4 127.0.0.77 127.0.0.1 4000 25\r\n");
+    client.expect("220");
+    client.ask("EHLO far.test", "250");
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        letter("v1").as_bytes(),
+    );
+    assert!(postfix.log().contains("client=unknown[127.0.0.77]"));
+
+    // Before TLS on the implicit TLS listener, version 2, and IPv6.
+    let mut client = Smtp::connect_from(balancer, portcullis.tls);
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\x00\x24".to_vec();
+    header.extend(
+        "2001:db8::7"
+            .parse::<std::net::Ipv6Addr>()
+            .unwrap()
+            .octets(),
+    );
+    header.extend(
+        "2001:db8::1"
+            .parse::<std::net::Ipv6Addr>()
+            .unwrap()
+            .octets(),
+    );
+    header.extend([0x0f, 0xa0, 0x00, 0x19]);
+    client.send(&header);
+    client.hand_shake();
+    client.expect("220");
+    client.ask("EHLO far.test", "250");
+    client.ask("MAIL FROM:<ann@sender.test>", "250");
+    // This Postfix is set to IPv4 and cannot be told: then it must take the client
+    // for a stranger, and not for the proxy from which it would take mail.
+    client.ask("RCPT TO:<bob@example.org>", "554 5.7.1");
+    assert!(postfix.log().contains("from unknown[unknown]"));
+
+    // A balancer without a header is closed; nobody else's header is parsed.
+    let mut client = Smtp::connect_from(balancer, portcullis.mx);
+    client.send(b"EHLO liar.test\r\n");
+    assert_eq!(client.rest(), "");
+    let mut client = Smtp::connect_from(CLIENT, portcullis.mx);
+    client.expect("220");
+    client.ask("PROXY TCP4 127.0.0.99 192.0.2.1 4000 25", "500");
+    client.ask("EHLO liar.test", "250");
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        letter("no").as_bytes(),
+    );
+    let log = postfix.log();
+    assert!(!log.contains("127.0.0.99"), "{log}");
+    assert!(log.contains("client=unknown[127.0.0.7]"), "{log}");
+}
+
+#[test]
+fn verify_takes_the_right_certificate_and_no_other() {
+    let authority = Authority::new("Backend CA");
+    let stranger = Authority::new("Stranger CA");
+    let postfix = with_tls(&authority.sign("backend.test"));
+    let file = |authority: &Authority| authority.file().to_str().unwrap().to_owned();
+    let (right, wrong) = (file(&authority), file(&stranger));
+    let settings = |ca: &str, name: &str| {
+        [
+            ("BACKEND_TLS", "verify".to_owned()),
+            ("BACKEND_TLS_CA", ca.to_owned()),
+            ("BACKEND_TLS_NAME", name.to_owned()),
+        ]
+    };
+    let start = |ca: &str, name: &str| {
+        let settings = settings(ca, name);
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        Portcullis::guarding(postfix.address, &settings)
+    };
+
+    let portcullis = start(&right, "backend.test");
+    assert!(deliver(portcullis.mx, "verified").starts_with("250"));
+    assert!(postfix.log().contains("TLS connection established"));
+    assert_eq!(postfix.taken(), 1);
+
+    for portcullis in [start(&wrong, "backend.test"), start(&right, "other.test")] {
+        let reply = refused_at_mail(portcullis.mx);
+        assert!(reply.starts_with("451 4.7.5"), "{reply}");
+    }
+    assert_eq!(postfix.taken(), 1);
+}
+
+#[test]
+fn encrypt_needs_starttls_and_opportunistic_does_not() {
+    let plain = Postfix::start(Options::default());
+    let portcullis = Portcullis::guarding(plain.address, &[("BACKEND_TLS", "encrypt")]);
+    assert!(refused_at_mail(portcullis.mx).starts_with("451 4.7.5"));
+    assert_eq!(plain.taken(), 0);
+    let portcullis = Portcullis::before(&plain, &[]);
+    assert!(deliver(portcullis.mx, "plain").starts_with("250"));
+    assert!(portcullis.log().contains("\"tls\":\"not offered\""));
+
+    let authority = Authority::new("Nobody's CA");
+    let tls = with_tls(&authority.sign("whoever.test"));
+    for mode in ["opportunistic", "encrypt"] {
+        let portcullis = Portcullis::before(&tls, &[("BACKEND_TLS", mode)]);
+        assert!(deliver(portcullis.mx, mode).starts_with("250"));
+    }
+    assert_eq!(
+        tls.log().matches("TLS connection established").count() % 2,
+        0
+    );
+    assert!(tls.log().contains("TLS connection established"));
+
+    let quiet = with_tls(&authority.sign("whoever.test"));
+    let portcullis = Portcullis::before(&quiet, &[("BACKEND_TLS", "off")]);
+    assert!(deliver(portcullis.mx, "off").starts_with("250"));
+    assert!(!quiet.log().contains("TLS connection established"));
+}
+
+#[test]
+fn smtps_backends_are_spoken_to_inside_tls_from_the_first_octet() {
+    let authority = Authority::new("Backend CA");
+    let certificate = authority.sign("backend.test");
+    let postfix = with_tls(&certificate);
+    let url = format!("smtps://{}", postfix.wrapped);
+    let ca = authority.file().to_str().unwrap().to_owned();
+    let portcullis = Portcullis::guarding(
+        postfix.address,
+        &[
+            ("BACKEND", url.as_str()),
+            ("BACKEND_TLS", "verify"),
+            ("BACKEND_TLS_CA", &ca),
+            ("BACKEND_TLS_NAME", "backend.test"),
+        ],
+    );
+    assert!(deliver(portcullis.mx, "wrapped").starts_with("250"));
+    assert!(postfix.log().contains("client=unknown[127.0.0.7]"));
+}
+
+#[test]
+fn of_several_backends_a_dead_one_is_passed_over() {
+    let postfix = Postfix::start(Options::default());
+    let dead = support::free_address();
+    let both = format!("{dead}, {}", postfix.address);
+    let portcullis = Portcullis::guarding(postfix.address, &[("BACKEND", both.as_str())]);
+    portcullis.log_with("backend probed");
+    for number in 0..4 {
+        assert!(deliver(portcullis.mx, &format!("number {number}")).starts_with("250"));
+    }
+    assert_eq!(postfix.taken(), 4);
+}
