@@ -23,6 +23,8 @@
 mod answers;
 mod commands;
 mod login;
+#[cfg(test)]
+mod tests;
 mod vocabulary;
 
 pub use vocabulary::*;
