@@ -1,0 +1,261 @@
+//! Faults that no real server produces on demand: a backend that is late, breaks off
+//! or lies, a client that drips or vanishes. The client gets one honest reply.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Act, Options, Portcullis, Postfix, Scripted, Smtp, wait_for};
+
+fn transaction(client: &mut Smtp) {
+    client.open_data("ann@sender.test", "bob@example.org");
+}
+
+#[test]
+fn a_backend_that_is_down_costs_451_and_is_used_once_it_is_back() {
+    let address = support::free_address();
+    let portcullis = Portcullis::guarding(address, &[("BACKEND_PROBE_INTERVAL", "200ms")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451 4.4.1");
+    client.ask("NOOP", "250");
+    let postfix = Postfix::start(Options::default());
+    drop(portcullis);
+    let portcullis = Portcullis::guarding(postfix.address, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        b"Subject: back\r\n\r\n",
+    );
+    assert_eq!(postfix.taken(), 1);
+}
+
+#[test]
+fn a_backend_that_never_answers_costs_451_in_time() {
+    for place in ["MAIL", "."] {
+        let backend = Scripted::start(&[(place, &[Act::Silence])]);
+        let portcullis =
+            Portcullis::guarding(backend.address, &[("TIMEOUT_BACKEND_REPLY", "300ms")]);
+        let mut client = Smtp::greeted(portcullis.mx);
+        let began = Instant::now();
+        if place == "MAIL" {
+            client.ask("MAIL FROM:<ann@sender.test>", "451 4.4.1");
+        } else {
+            transaction(&mut client);
+            client.send(b"text\r\n.\r\n");
+            client.expect("451 4.4.1");
+        }
+        assert!(began.elapsed() < Duration::from_secs(5));
+        client.ask("NOOP", "250");
+    }
+}
+
+#[test]
+fn a_backend_that_never_greets_costs_451_in_time() {
+    let backend = Scripted::start(&[("greeting", &[Act::Silence])]);
+    let portcullis = Portcullis::guarding(backend.address, &[("TIMEOUT_BACKEND_CONNECT", "300ms")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451 4.4.1");
+}
+
+#[test]
+fn a_backend_that_dies_inside_a_body_costs_451_after_the_true_end() {
+    for act in [Act::Close, Act::Reset] {
+        let backend = Scripted::start(&[("body", &[act])]);
+        let portcullis = Portcullis::guarding(backend.address, &[]);
+        let mut client = Smtp::greeted(portcullis.mx);
+        transaction(&mut client);
+        for _ in 0..50 {
+            client.send(b"a line of the body\r\n");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        client.send(b".\r\n");
+        client.expect("451 4.4.1");
+        client.ask("NOOP", "250");
+    }
+}
+
+#[test]
+fn the_last_word_of_a_backend_inside_a_body_is_passed_on_after_the_true_end() {
+    let acts = [Act::Say("552 5.2.2 mailbox full"), Act::Close];
+    let backend = Scripted::start(&[("body", &acts)]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    transaction(&mut client);
+    client.send(b"first\r\n");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send(b"second\r\n.\r\n");
+    client.expect("552 5.2.2 mailbox full");
+    client.ask("NOOP", "250");
+}
+
+#[test]
+fn a_250_inside_a_body_acknowledges_nothing() {
+    let backend = Scripted::start(&[("body", &[Act::Say("250 2.0.0 taken")])]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    transaction(&mut client);
+    client.send(b"first\r\n");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send(b"second\r\n.\r\n");
+    client.expect("421");
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_connection_that_went_stale_between_two_messages_is_replaced_in_silence() {
+    // Closes by itself after the first message.
+    let acts = [
+        Act::Say("250 2.0.0 taken"),
+        Act::Say("421 4.4.2 idle"),
+        Act::Close,
+    ];
+    for acts in [&acts[..], &[Act::Say("250 2.0.0 taken"), Act::Close][..]] {
+        let backend = Scripted::start(&[(".", acts)]);
+        let portcullis = Portcullis::guarding(backend.address, &[]);
+        let mut client = Smtp::greeted(portcullis.mx);
+        transaction(&mut client);
+        client.send(b"one\r\n.\r\n");
+        let first = client.reply();
+        if !first.starts_with("250") {
+            // The 421 came in one packet with the 250: then nobody knows whose it is.
+            assert!(first.starts_with("451"), "{first}");
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        client.ask("MAIL FROM:<ann@sender.test>", "250");
+        assert_eq!(backend.transactions(2).len(), 2);
+    }
+}
+
+#[test]
+fn a_client_that_drips_is_closed_at_its_deadline() {
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, &[("TIMEOUT_COMMAND", "1s")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let began = Instant::now();
+    for _ in 0..40 {
+        if client.try_send(b"N").is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    client.expect("421 4.4.2");
+    assert!(began.elapsed() < Duration::from_secs(8));
+    assert_eq!(
+        backend
+            .heard()
+            .iter()
+            .filter(|text| text.contains("MAIL"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_body_that_pauses_or_crawls_is_given_up_and_never_completed() {
+    let cases: [&[(&str, &str)]; 2] = [
+        &[("TIMEOUT_DATA", "300ms")],
+        &[("DATA_RATE_MIN", "100000"), ("DATA_RATE_GRACE", "300ms")],
+    ];
+    for settings in cases {
+        let backend = Scripted::start(&[]);
+        let portcullis = Portcullis::guarding(backend.address, settings);
+        let mut client = Smtp::greeted(portcullis.mx);
+        transaction(&mut client);
+        client.send(b"begun\r\n");
+        let crawling = settings.len() == 2;
+        for _ in 0..60 {
+            if crawling && client.try_send(b"x\r\n").is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        client.expect("421 4.4.2");
+        drop(client);
+        let heard = &backend.transactions(1)[0];
+        assert!(!heard.contains("\r\n.\r\n"), "{heard}");
+    }
+}
+
+#[test]
+fn tls_that_breaks_at_the_backend_is_told_apart_and_goes_on_in_plain_text() {
+    let ehlo = Act::Say("250-scripted.test\r\n250-STARTTLS\r\n250 8BITMIME");
+    let starttls = [
+        Act::Say("220 go"),
+        Act::Wait(Duration::from_millis(50)),
+        Act::Send(b"this is no TLS"),
+        Act::Close,
+    ];
+    let backend = Scripted::start(&[("EHLO", &[ehlo]), ("STARTTLS", &starttls)]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    portcullis.log_with("breaks at it");
+    let mut client = Smtp::greeted(portcullis.mx);
+    let reply = client.deliver("ann@sender.test", "bob@example.org", b"Subject: x\r\n\r\n");
+    assert!(reply.starts_with("250"));
+    drop(portcullis);
+    let portcullis = Portcullis::guarding(backend.address, &[("BACKEND_TLS", "encrypt")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451 4.");
+}
+
+#[test]
+fn replies_injected_before_the_backends_tls_are_not_believed() {
+    let ehlo = Act::Say("250-scripted.test\r\n250 STARTTLS");
+    let starttls = [Act::Say("220 go\r\n250 2.0.0 injected")];
+    let backend = Scripted::start(&[("EHLO", &[ehlo]), ("STARTTLS", &starttls)]);
+    let portcullis = Portcullis::guarding(backend.address, &[("BACKEND_TLS", "encrypt")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451");
+    assert!(portcullis.log_with("unasked-for").contains("backend"));
+}
+
+#[test]
+fn a_client_gone_at_any_octet_never_completes_a_message() {
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let script: &[&[u8]] = &[
+        b"EHLO c.test\r\n",
+        b"MAIL FROM:<ann@sender.test>\r\n",
+        b"RCPT TO:<bob@example.org>\r\n",
+        b"DATA\r\n",
+        b"Subject: x\r\n\r\n.. dots\r\n.\r\n",
+    ];
+    let whole: usize = script.iter().map(|part| part.len()).sum();
+    for cut in 1..whole {
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let mut left = cut;
+        for part in script {
+            let here = left.min(part.len());
+            client.send(&part[..here]);
+            left -= here;
+            if left == 0 {
+                break;
+            }
+            client.reply();
+        }
+    }
+    // The machine is still up, and this message is the first to be whole.
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.deliver(
+        "ann@sender.test",
+        "bob@example.org",
+        b"Subject: whole\r\n\r\n",
+    );
+    wait_for(Duration::from_millis(200), || None::<()>);
+    let complete: Vec<_> = backend
+        .heard()
+        .into_iter()
+        .filter(|text| text.contains("\r\n.\r\n"))
+        .collect();
+    assert_eq!(complete.len(), 1, "{complete:?}");
+    assert!(complete[0].contains("Subject: whole"));
+}
