@@ -93,7 +93,7 @@ impl Door {
             };
             match place {
                 Ok(_place) => serve(service, Box::new(stream), kind, peer, local).await,
-                Err(_) => turn_away(&service, Box::new(stream), kind).await,
+                Err(_) => turn_away(&service, Box::new(stream), kind, peer).await,
             }
         });
     }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use super::client::Client;
+use super::id::SessionId;
 use super::journal::Journal;
+use super::machine::Answer;
 use super::refusal::Refusal;
 use super::{Listener, Service};
 use crate::proxy_protocol;
@@ -11,12 +13,22 @@ use crate::tls::Stream;
 
 /// Tells a client that there is no room, without a session and without TLS:
 /// where TLS comes first it is just closed.
-pub async fn turn_away(service: &Service, stream: Box<dyn Stream>, listener: Listener) {
+pub async fn turn_away(
+    service: &Service,
+    stream: Box<dyn Stream>,
+    listener: Listener,
+    peer: SocketAddr,
+) {
+    let id = SessionId::next();
+    let mut journal = Journal::new(id, listener, peer, service.log_addresses);
+    journal.answered(&Answer::Refused(Refusal::Busy), None, None);
     if listener == Listener::Tls {
         return;
     }
     let mut client = new_client(service, stream);
-    let _ = client.say(&Refusal::Busy.reply()).await;
+    let mut reply = Refusal::Busy.reply();
+    reply.append(&format!(" [{id}]"));
+    let _ = client.say(&reply).await;
     client.close().await;
 }
 

@@ -4,7 +4,7 @@
 //! Never a password, never an AUTH line; addresses as `LOG_ADDRESSES` says;
 //! the log itself escapes control characters and caps lengths.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Listener;
@@ -101,20 +101,20 @@ impl Journal {
         let (reason, reply) = match answer {
             Answer::Own(_) => return,
             Answer::Backend(reply) if !matches!(reply.code(), 400..) => return,
-            Answer::Backend(reply) => ("backend", reply.clone()),
-            Answer::Refused(refusal) => (refusal.name(), refusal.reply()),
+            Answer::Backend(reply) => ("backend", self.words(reply)),
+            Answer::Refused(refusal) => (refusal.name(), one_line(&refusal.reply())),
         };
         self.refusals = self.refusals.saturating_add(1);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
             helo = self.helo(),
-            user = self.user.as_deref(),
+            user = self.user(),
             from = envelope.map(|envelope| self.from(envelope)),
             to = recipient.map(|recipient| self.to(recipient)),
             at = self.subject,
             reason,
-            reply = %one_line(&reply),
+            reply,
             "refused"
         );
     }
@@ -140,7 +140,7 @@ impl Journal {
             Moved::Gone => "client gone",
         };
         let reply = match moved {
-            Moved::Answered(reply) | Moved::Interrupted(reply) => Some(one_line(reply)),
+            Moved::Answered(reply) | Moved::Interrupted(reply) => Some(self.words(reply)),
             Moved::Offence(offence) => Some(one_line(&Refusal::Body(*offence).reply())),
             Moved::TooLarge | Moved::Endless => Some(one_line(&Refusal::TooLarge.reply())),
             Moved::Lost => Some(one_line(&Refusal::BackendGone.reply())),
@@ -156,7 +156,7 @@ impl Journal {
             session = %self.id,
             client = %self.client(),
             helo = self.helo(),
-            user = self.user.as_deref(),
+            user = self.user(),
             tls = self.tls.as_ref().map(|tls| tls.version),
             cipher = self.tls.as_ref().map(|tls| tls.cipher),
             from = self.from(envelope),
@@ -200,7 +200,7 @@ impl Journal {
             client = %self.client(),
             listener = %self.listener,
             helo = self.helo(),
-            user = self.user.as_deref(),
+            user = self.user(),
             tls = self.tls.as_ref().map(|tls| tls.version),
             cipher = self.tls.as_ref().map(|tls| tls.cipher),
             commands = self.commands,
@@ -223,7 +223,29 @@ impl Journal {
     }
 
     fn helo(&self) -> Option<&str> {
-        self.hello.as_ref().map(|hello| hello.name.as_str())
+        let name = self.hello.as_ref()?.name.as_str();
+        let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
+        match self.addresses {
+            LogAddresses::Full => Some(name),
+            _ if is_address => Some("[address]"),
+            _ => Some(name),
+        }
+    }
+
+    /// Most people sign in by their mailbox.
+    fn user(&self) -> Option<String> {
+        let user = self.user.as_deref()?;
+        Some(self.addresses.mailbox(user))
+    }
+
+    /// What the backend said. Its text likes to name the mailbox or the client
+    /// that it refuses, so it is shown only where these are.
+    fn words(&self, reply: &Reply) -> String {
+        match (self.addresses, reply.enhanced()) {
+            (LogAddresses::Full, _) => one_line(reply),
+            (_, Some(enhanced)) => format!("{} {enhanced}", reply.code()),
+            (_, None) => reply.code().to_string(),
+        }
     }
 
     fn from(&self, envelope: &Envelope) -> String {

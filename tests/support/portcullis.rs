@@ -148,9 +148,18 @@ impl Portcullis {
 
     /// Resident memory in octets.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that resident memory has ever been, in octets.
+    pub fn peak_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(status).unwrap();
-        let line = super::between(&status, "VmRSS:", "kB").unwrap();
+        let line = super::between(&status, field, "kB").unwrap();
         line.trim().parse::<u64>().unwrap() * 1024
     }
 
