@@ -319,3 +319,32 @@ fn of_several_backends_a_dead_one_is_passed_over() {
     }
     assert_eq!(postfix.taken(), 4);
 }
+
+#[test]
+fn a_backend_may_listen_on_a_unix_socket() {
+    let postfix = Postfix::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("smtp");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let address = postfix.address;
+    // Carries octets between the socket and Postfix, and looks at none.
+    std::thread::spawn(move || {
+        for inner in listener.incoming().flatten() {
+            let outer = std::net::TcpStream::connect(address).unwrap();
+            let (mut from, mut to) = (inner.try_clone().unwrap(), outer.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                to.shutdown(std::net::Shutdown::Write)
+            });
+            let (mut from, mut to) = (outer, inner);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                to.shutdown(std::net::Shutdown::Write)
+            });
+        }
+    });
+    let url = format!("unix:{}", path.display());
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND", url.as_str())]);
+    assert!(deliver(portcullis.mx, "unix").starts_with("250"));
+    assert!(postfix.log().contains("client=unknown[127.0.0.7]"));
+}

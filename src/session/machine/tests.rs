@@ -320,7 +320,10 @@ fn a_lost_backend_costs_a_signed_in_client_the_session_unless_it_can_be_named() 
     let again = command("MAIL FROM:<a@b.test>");
     let (_, step) = after(
         Privacy::Encrypted,
-        &and(signed_in(), &and(mail.to_vec(), std::slice::from_ref(&again))),
+        &and(
+            signed_in(),
+            &and(mail.to_vec(), std::slice::from_ref(&again)),
+        ),
     );
     assert!(ended(&step) && code(&step) == 421, "{step:?}");
 
