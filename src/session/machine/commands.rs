@@ -59,8 +59,12 @@ impl Machine {
     /// ours; an open backend hears the new name first and may refuse it.
     fn hello_command(&mut self, phase: Phase, hello: Hello) -> Step {
         let known = matches!(&phase, Phase::Greeted(greeted) if greeted.hello == hello);
-        if self.link.is_some() && !known {
-            let command = Command::Ehlo(hello.name.clone());
+        if let Some(link) = self.link.as_ref().filter(|_| !known) {
+            // A backend without keywords was greeted with HELO, for want of EHLO.
+            let command = match link.keywords.iter().next() {
+                Some(_) => Command::Ehlo(hello.name.clone()),
+                None => Command::Helo(hello.name.clone()),
+            };
             return self.await_with(phase, Pending::Hello(hello), Step::Exchange(command));
         }
         self.greet(phase, hello)
