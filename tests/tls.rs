@@ -235,6 +235,12 @@ fn hello_and_backend_are_forgotten_at_starttls() {
     client.ask("RSET", "250");
     client.ask("STARTTLS", "220");
     client.hand_shake();
+    // The old connection is left in good order, and at once.
+    let left = wait_for(PATIENCE, || {
+        let heard = backend.transactions(1);
+        heard[0].ends_with("QUIT\r\n").then_some(())
+    });
+    assert!(left.is_some(), "{:#?}", backend.heard());
     for line in [
         "MAIL FROM:<x@sender.test>",
         "RCPT TO:<bob@example.org>",

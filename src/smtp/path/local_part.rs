@@ -5,11 +5,13 @@
 use super::{AddressError, is_harmless_unicode};
 use std::fmt::{self, Write};
 
-/// RFC 5321 4.5.3.1.1.
-const LOCAL_PART_MAX: usize = 64;
+/// Octets. RFC 5321 4.5.3.1.1 makes every server take 64 and lets none fail for
+/// more if it can be helped: the senders of lists and forwarders (VERP, SRS) are
+/// longer every day. The bound of the whole path holds above this one.
+const LOCAL_PART_MAX: usize = 200;
 
 /// The content of a local part, unquoted. Printed as a dot-string if it is
-/// one, otherwise as a quoted string. 1..=64 octets (UTF-8 counted in octets).
+/// one, otherwise as a quoted string. 1..=200 octets (UTF-8 counted in octets).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LocalPart(String);
 

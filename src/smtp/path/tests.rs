@@ -152,10 +152,11 @@ fn refuses_dots_that_only_idna_sees() {
 
 #[test]
 fn lengths_are_bounded() {
+    let longest = "l".repeat(200);
+    assert!(Mailbox::parse(&format!("{longest}@x")).is_ok());
+    assert!(Mailbox::parse(&format!("l{longest}@x")).is_err());
     let local = "l".repeat(64);
     let label = "d".repeat(63);
-    assert!(Mailbox::parse(&format!("{local}@x")).is_ok());
-    assert!(Mailbox::parse(&format!("l{local}@x")).is_err());
     assert!(Domain::parse(&label).is_ok());
     assert!(Domain::parse(&format!("d{label}")).is_err());
     let domain = [label.as_str(); 4].join(".");
