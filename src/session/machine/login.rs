@@ -6,8 +6,16 @@ use crate::smtp::command::{Auth, AuthLine, Base64Text};
 #[derive(Clone, Debug)]
 pub(super) struct Guess {
     mechanism: String,
-    login: Option<String>,
+    name: Name,
     rounds: u8,
+}
+
+/// The first thing that the client says may be a name; whatever follows is
+/// nearer to a password, even where the first could not be read.
+#[derive(Clone, Debug)]
+enum Name {
+    Awaited,
+    Heard(Option<String>),
 }
 
 /// Longer names are not remembered: RFC 4616 bounds them to 255 octets.
@@ -17,7 +25,7 @@ impl Guess {
     pub(super) fn new(auth: &Auth) -> Self {
         let guess = Self {
             mechanism: auth.mechanism.as_str().to_owned(),
-            login: None,
+            name: Name::Awaited,
             rounds: 0,
         };
         match &auth.initial {
@@ -39,7 +47,10 @@ impl Guess {
     }
 
     pub(super) fn login(&self) -> Option<String> {
-        self.login.clone()
+        match &self.name {
+            Name::Awaited => None,
+            Name::Heard(login) => login.clone(),
+        }
     }
 
     pub(super) fn rounds(&self) -> u8 {
@@ -48,7 +59,7 @@ impl Guess {
 
     /// Takes the name from the first thing that the client says.
     fn with(self, text: &Base64Text) -> Self {
-        if self.login.is_some() {
+        if let Name::Heard(_) = self.name {
             return self;
         }
         let login = text
@@ -64,7 +75,10 @@ impl Guess {
             .filter(|name| {
                 !name.is_empty() && name.len() <= LOGIN_MAX && !name.contains(char::is_control)
             });
-        Self { login, ..self }
+        Self {
+            name: Name::Heard(login),
+            ..self
+        }
     }
 }
 
@@ -96,6 +110,15 @@ mod tests {
         let guess = guess("AUTH LOGIN").after(&name).after(&password);
         assert_eq!(guess.login(), Some("user".to_owned()));
         assert!(!format!("{guess:?}").contains("pass"));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_never_made_up_for_by_the_password() {
+        let password = AuthLine::parse(b"cGFzcw==").unwrap();
+        // Latin-1, and nothing at all.
+        for first in ["AUTH LOGIN bfxsbGVy", "AUTH LOGIN ="] {
+            assert_eq!(guess(first).after(&password).login(), None, "{first}");
+        }
     }
 
     #[test]
