@@ -212,7 +212,11 @@ impl fmt::Display for Reply {
         let mut pieces = self
             .lines
             .iter()
-            .flat_map(|line| wrap(line, room))
+            .flat_map(|line| match self.code {
+                // A challenge is one line of up to 12288 octets (RFC 4954 4).
+                334 => vec![line.as_str()],
+                _ => wrap(line, room),
+            })
             .peekable();
         while let Some(piece) = pieces.next() {
             let separator = if pieces.peek().is_some() { '-' } else { ' ' };

@@ -7,8 +7,9 @@ use super::{Reply, clean};
 use bytes::BytesMut;
 use memchr::memchr;
 
-/// Longest line in octets, CRLF included; four times what RFC 5321 4.5.3.1.5 allows.
-const LINE_MAX: usize = 2048;
+/// Longest line in octets, CRLF included: RFC 5321 4.5.3.1.5 allows 512, a challenge
+/// of RFC 4954 4 may have as many as this.
+const LINE_MAX: usize = 12_288;
 const LINES_MAX: usize = 128;
 const REPLY_MAX: usize = 64 * 1024;
 

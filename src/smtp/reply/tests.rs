@@ -201,13 +201,20 @@ fn control_characters_and_broken_utf8_become_question_marks() {
 }
 
 #[test]
+fn a_long_challenge_stays_one_line() {
+    let challenge = "QUJD".repeat(300);
+    let reply = Reply::new(334, None, &challenge);
+    assert_eq!(reply.to_string(), format!("334 {challenge}\r\n"));
+}
+
+#[test]
 fn lines_and_length_are_bounded() {
-    let text = "x".repeat(2042);
+    let text = "x".repeat(12_282);
     assert!(parse(format!("250 {text}\r\n").as_bytes()).is_ok());
     let long = format!("250 {text}x\r\n");
     assert_eq!(parse(long.as_bytes()), Err(ReplyError::TooLong));
     assert_eq!(
-        parse(&[b'2'; 2048]),
+        parse(&[b'2'; 12_288]),
         Err(ReplyError::TooLong),
         "without waiting for its end"
     );
