@@ -13,8 +13,9 @@ use crate::smtp::path::{ForwardPath, LocalPart};
 /// percent hack, bang paths (both RFC 5321 appendix F.2 history that old
 /// servers still obey) and a nested `@`; then the look-alikes that Unicode
 /// compatibility folding turns into them.
-const ROUTING: [char; 9] = [
-    '%', '!', '@', '\u{FE6A}', '\u{FF05}', '\u{FE57}', '\u{FF01}', '\u{FE6B}', '\u{FF20}',
+const ROUTING: [char; 12] = [
+    '\u{203C}', '\u{2048}', '\u{2049}', '%', '!', '@', '\u{FE6A}', '\u{FF05}', '\u{FE57}',
+    '\u{FF01}', '\u{FE6B}', '\u{FF20}',
 ];
 
 /// One rule: an opinion about a recipient, or none.
