@@ -139,7 +139,11 @@ impl<'a> Session<'a> {
         journal: Journal,
     ) -> Self {
         let settings = &service.settings;
-        let backend = service.backend.keywords().unwrap_or_default();
+        let mut backend = service.backend.keywords().unwrap_or_default();
+        if settings.body_line_max.0.is_some() {
+            // Lines are not counted in chunks.
+            backend.remove("CHUNKING");
+        }
         let max_size = settings
             .max_size
             .map(|size| size.0)
@@ -200,6 +204,7 @@ impl<'a> Session<'a> {
     async fn run(&mut self) -> Ending {
         let mut step = self.machine.advance(Event::Opened);
         loop {
+            let challenged = matches!(step, Step::Challenge(_));
             let event = match step {
                 Step::Answer(answer) => self.answer(&answer).await,
                 Step::Listen => self.listen().await,
@@ -231,6 +236,10 @@ impl<'a> Session<'a> {
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
+            if challenged && matches!(step, Step::End(_)) {
+                // The backend waits for an AUTH line; a QUIT would be one.
+                self.backend = None;
+            }
         }
     }
 

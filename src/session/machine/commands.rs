@@ -256,6 +256,15 @@ impl Machine {
                 return self.discard(phase, bdat, Answer::Refused(refusal));
             }
         };
+        // The probe offered it; this very connection must too, or the octets of
+        // the chunk would be commands to the backend.
+        let takes_chunks = self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.keywords.contains("CHUNKING"));
+        if !takes_chunks {
+            return self.discard(phase, bdat, Answer::Refused(Refusal::BackendChanged));
+        }
         if octets.saturating_add(bdat.size) > self.rules.max_size {
             return self.discard(phase, bdat, Answer::Refused(Refusal::TooLarge));
         }
