@@ -49,6 +49,9 @@ pub struct Conversation {
     parser: ReplyParser,
     protocol: Protocol,
     patience: Duration,
+    /// More came behind the final reply than was asked for: good for that
+    /// reply, and for nothing more.
+    spoilt: bool,
     /// What the backend offers here.
     pub keywords: Keywords,
     /// How it learnt of the client.
@@ -65,6 +68,7 @@ impl Conversation {
             parser: ReplyParser::default(),
             protocol,
             patience,
+            spoilt: false,
             keywords: Keywords::default(),
             introduction: Introduction::None,
             tls: None,
@@ -94,6 +98,9 @@ impl Conversation {
             }
             (command, _) => format!("{command}\r\n"),
         };
+        if let Some(said) = self.unasked().await? {
+            return Ok(said);
+        }
         self.write(line.as_bytes()).await?;
         self.reply(self.patience).await
     }
@@ -121,7 +128,32 @@ impl Conversation {
     /// # Errors
     /// [`Lost`] when the backend is gone, late or unintelligible.
     pub async fn final_reply(&mut self) -> Result<Reply, Lost> {
-        self.reply(self.patience.saturating_mul(2)).await
+        let deadline = Instant::now() + self.patience.saturating_mul(2);
+        let reply = timeout_at(deadline, self.next_reply())
+            .await
+            .map_err(|_| Lost::TimedOut)??;
+        // It stands, whatever comes behind it: to doubt it would deliver twice.
+        self.spoilt = !self.input.is_empty();
+        Ok(reply)
+    }
+
+    /// What the backend has said while nobody was talking to it: a 421 is the
+    /// answer to whatever comes next; anything else would be taken for the
+    /// answer to it, and must not.
+    async fn unasked(&mut self) -> Result<Option<Reply>, Lost> {
+        if self.spoilt {
+            return Err(Lost::Unasked);
+        }
+        let said = tokio::select! {
+            biased;
+            said = self.next_reply() => Some(said?),
+            () = std::future::ready(()) => None,
+        };
+        match said {
+            Some(reply) if reply.code() == 421 => Ok(Some(reply)),
+            None if self.input.is_empty() => Ok(None),
+            _ => Err(Lost::Unasked),
+        }
     }
 
     /// Writes octets of a body, or whole printed commands.

@@ -115,6 +115,17 @@ impl Outlet<'_> {
         }
     }
 
+    /// Hears what the backend has said already, before octets go out that would
+    /// make it look like the answer to them.
+    async fn listen_first(&mut self) {
+        let word = tokio::select! {
+            biased;
+            word = self.early_word() => word,
+            () = std::future::ready(()) => return,
+        };
+        self.close(word);
+    }
+
     async fn write(&mut self, octets: &[u8]) {
         let Self::Open(slot) = self else { return };
         let Some(conversation) = slot.as_mut() else {
@@ -207,6 +218,7 @@ pub(super) async fn relay(
         content.clear();
         if decoded.ended {
             encoder.finish(&mut wire);
+            outlet.listen_first().await;
             outlet.write(&wire).await;
             break;
         }
@@ -276,6 +288,7 @@ pub(super) async fn relay_chunk(
         if let Some(offence) = checker.offence() {
             outlet.close(Moved::Offence(offence));
         }
+        outlet.listen_first().await;
         outlet.write(&wire).await;
         wire.clear();
         if left == 0 {

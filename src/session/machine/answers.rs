@@ -62,8 +62,8 @@ impl Machine {
                 self.link = Some(link);
                 self.send(phase, wish, Line::Fresh)
             }
-            (Pending::Connect(_), Event::Connected(Err(unavailable))) => {
-                self.unavailable(phase, unavailable)
+            (Pending::Connect(wish), Event::Connected(Err(unavailable))) => {
+                self.unavailable(phase, &wish, unavailable)
             }
             (Pending::AuthLine(guess), Event::AuthLine(line, behind)) => {
                 self.auth_line(phase, guess, line, behind)
@@ -80,16 +80,23 @@ impl Machine {
         }
     }
 
-    fn unavailable(&mut self, phase: Phase, unavailable: Unavailable) -> Step {
-        match unavailable {
-            Unavailable::Gone => self.refuse(phase, Refusal::BackendGone),
-            Unavailable::Tls => self.refuse(phase, Refusal::BackendTls),
+    fn unavailable(&mut self, phase: Phase, wish: &Wish, unavailable: Unavailable) -> Step {
+        let answer = match unavailable {
+            Unavailable::Gone => Answer::Refused(Refusal::BackendGone),
+            Unavailable::Tls => Answer::Refused(Refusal::BackendTls),
             Unavailable::Refused(reply) => match class(&reply) {
-                Class::Refused => self.answer(phase, Answer::Backend(reply)),
-                Class::Closing => closing(reply),
-                Class::Done | Class::More | Class::Nonsense => end(Refusal::BackendNonsense),
+                Class::Refused => Answer::Backend(reply),
+                Class::Closing => return closing(reply),
+                Class::Done | Class::More | Class::Nonsense => {
+                    return end(Refusal::BackendNonsense);
+                }
             },
-        }
+        };
+        let phase = match wish {
+            Wish::Mail(_) => phase.failed(&answer),
+            Wish::Auth(_) | Wish::Pass(_) => phase,
+        };
+        self.answer(phase, answer)
     }
 
     fn answered(&mut self, phase: Phase, pending: Pending, reply: Reply) -> Step {
@@ -118,6 +125,10 @@ impl Machine {
                 }
                 _ => end(Refusal::BackendNonsense),
             },
+            (Pending::Mail(..), Class::Refused) => {
+                let answer = Answer::Backend(reply);
+                self.answer(phase.failed(&answer), answer)
+            }
             (Pending::Rcpt(to), Class::Done) => match phase {
                 Phase::Mail(greeted, mut envelope) => {
                     envelope.recipients.push(to);
@@ -149,8 +160,7 @@ impl Machine {
             },
             (Pending::AuthCancel(answer), Class::Refused) => self.answer(phase, answer),
 
-            (Pending::Pass, Class::Done)
-            | (Pending::Mail(..) | Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
+            (Pending::Pass, Class::Done) | (Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
                 self.answer(phase, Answer::Backend(reply))
             }
             _ => end(Refusal::BackendNonsense),
@@ -309,7 +319,8 @@ impl Machine {
         match (pending, phase) {
             _ if !revivable => end(Refusal::SignInLost),
             (Pending::Hello(hello), phase) => self.greet(phase, hello),
-            (Pending::Rcpt(_), phase) => {
+            (Pending::Rcpt(_) | Pending::Mail(..), phase)
+            | (Pending::Pass, phase @ (Phase::Mail(..) | Phase::Chunks(..))) => {
                 let answer = Answer::Refused(Refusal::BackendGone);
                 let phase = phase.failed(&answer);
                 self.answer(phase, answer)
