@@ -207,6 +207,30 @@ fn tls_that_breaks_at_the_backend_is_told_apart_and_goes_on_in_plain_text() {
 }
 
 #[test]
+fn a_backend_that_closes_or_hangs_at_starttls_gets_its_mail_in_plain_text() {
+    let ehlo = Act::Say("250-scripted.test\r\n250-STARTTLS\r\n250 8BITMIME");
+    let faults: [&[Act]; 3] = [
+        &[Act::Close],
+        &[Act::Say("220 go"), Act::Close],
+        &[
+            Act::Say("220 go"),
+            Act::Silence,
+            Act::Wait(Duration::from_secs(3)),
+        ],
+    ];
+    for fault in faults {
+        let backend =
+            Scripted::start(&[("EHLO", std::slice::from_ref(&ehlo)), ("STARTTLS", fault)]);
+        let portcullis =
+            Portcullis::guarding(backend.address, &[("TIMEOUT_BACKEND_CONNECT", "1s")]);
+        portcullis.log_with("breaks at it");
+        let mut client = Smtp::greeted(portcullis.mx);
+        let reply = client.deliver("ann@sender.test", "bob@example.org", b"Subject: x\r\n\r\n");
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+}
+
+#[test]
 fn replies_injected_before_the_backends_tls_are_not_believed() {
     let ehlo = Act::Say("250-scripted.test\r\n250 STARTTLS");
     let starttls = [Act::Say("220 go\r\n250 2.0.0 injected")];

@@ -43,15 +43,23 @@ pub enum OpenError {
     /// The TLS handshake failed.
     #[error("TLS: {0}")]
     Tls(#[from] ConnectError),
+    /// It broke off, or fell silent, where TLS was to begin.
+    #[error("TLS: breaks off at STARTTLS: {0}")]
+    TlsBroke(String),
     /// `CLIENT_INFO=xclient` and it offers none, or refuses it.
     #[error("XCLIENT is demanded: {0}")]
     Xclient(String),
 }
 
 impl OpenError {
+    /// Whether it offers TLS and breaks at it: `opportunistic` then goes without.
+    pub(super) fn breaks_at_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::TlsBroke(_))
+    }
+
     /// Whether it is TLS that stands in the way.
     pub fn is_tls(&self) -> bool {
-        matches!(self, Self::NoTls | Self::Tls(_))
+        matches!(self, Self::NoTls | Self::Tls(_) | Self::TlsBroke(_))
     }
 }
 
@@ -90,8 +98,9 @@ impl Backend {
         };
         let speaker = Speaker::Client(client);
         let opened = match self.greet(server, &speaker, first).await {
-            Err(OpenError::Tls(error))
-                if self.settings.backend_tls == BackendTls::Opportunistic =>
+            Err(error)
+                if error.breaks_at_tls()
+                    && self.settings.backend_tls == BackendTls::Opportunistic =>
             {
                 tracing::warn!(backend = %server.address, %error, "backend breaks at TLS, going on in plain text");
                 self.greet(server, &speaker, Encryption::Skipped).await
@@ -222,7 +231,15 @@ impl Backend {
         mut conversation: Conversation,
         name: &HeloName,
     ) -> Result<Conversation, OpenError> {
-        let reply = conversation.exchange(&Command::StartTls).await?;
+        let broke = |error: Lost| match error {
+            // An injection is no weakness of the backend's.
+            Lost::Unasked => OpenError::Lost(error),
+            other => OpenError::TlsBroke(other.to_string()),
+        };
+        let reply = conversation
+            .exchange(&Command::StartTls)
+            .await
+            .map_err(broke)?;
         if reply.code() != 220 {
             return match self.settings.backend_tls {
                 BackendTls::Off | BackendTls::Opportunistic => Ok(conversation),
@@ -235,13 +252,16 @@ impl Backend {
             .connect(self.tls_name(server), conversation.into_stream()?);
         let (stream, details) = timeout_at(deadline, handshake)
             .await
-            .map_err(|_| OpenError::TimedOut)??;
+            .map_err(|_| OpenError::TlsBroke("no handshake in time".to_owned()))??;
         // RFC 3207 4.2: what was learnt before is forgotten.
         let patience = self.settings.timeout_backend_reply;
         let mut conversation =
             Conversation::new(Box::new(stream), server.address.protocol, patience);
         conversation.tls = Some(details);
-        self.hello(&mut conversation, name).await?;
+        match self.hello(&mut conversation, name).await {
+            Err(OpenError::Lost(error)) => return Err(broke(error)),
+            other => other?,
+        }
         Ok(conversation)
     }
 

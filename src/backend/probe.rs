@@ -86,8 +86,9 @@ impl Backend {
     async fn look_at(&self, server: &Server) -> Result<Probed, OpenError> {
         let (conversation, broken) =
             match self.greet(server, &Speaker::Probe, Encryption::AsSet).await {
-                Err(OpenError::Tls(error))
-                    if self.settings.backend_tls == BackendTls::Opportunistic =>
+                Err(error)
+                    if error.breaks_at_tls()
+                        && self.settings.backend_tls == BackendTls::Opportunistic =>
                 {
                     let conversation = self
                         .greet(server, &Speaker::Probe, Encryption::Skipped)
