@@ -22,7 +22,7 @@ pub use settings::{AllowedVerb, BodyLineMax, LineMax, Settings};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +106,9 @@ pub async fn serve(
         Err(_) => journal.cut_off(&"no handshake in time"),
     }
 }
+
+/// How long the last reply may take to be written and read.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 struct Session<'a> {
     service: &'a Service,
@@ -244,16 +247,20 @@ impl<'a> Session<'a> {
     }
 
     async fn finish(mut self, ending: Ending) {
-        if let Ending::Said(answer) = &ending {
-            let _ = self.say(answer).await;
+        // First the backend: a client that does not read must not hold it.
+        let goodbye = self.backend.take().map(Conversation::quit);
+        let farewell = async {
+            if let Ending::Said(answer) = &ending {
+                let _ = self.say(answer).await;
+                self.client.close_gently().await;
+            }
+        };
+        let farewell = timeout(FAREWELL, farewell);
+        match goodbye {
+            Some(goodbye) => drop(tokio::join!(goodbye, farewell)),
+            None => drop(farewell.await),
         }
         self.journal.ended(&ending);
-        if let Ending::Said(_) = ending {
-            self.client.close_gently().await;
-        }
-        if let Some(conversation) = self.backend {
-            conversation.quit().await;
-        }
     }
 
     async fn answer(&mut self, answer: &Answer) -> Event {
