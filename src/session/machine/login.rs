@@ -66,7 +66,15 @@ impl Guess {
             .decode()
             .and_then(|octets| match self.mechanism.as_str() {
                 // RFC 4616 2: [authzid] NUL authcid NUL passwd
-                "PLAIN" => octets.split(|octet| *octet == 0).nth(1).map(<[u8]>::to_vec),
+                // Who acts for another could not be signed in again as either.
+                "PLAIN" => {
+                    let mut parts = octets.split(|octet| *octet == 0);
+                    let acts_for = parts.next().unwrap_or_default();
+                    parts
+                        .next()
+                        .filter(|name| acts_for.is_empty() || acts_for == *name)
+                        .map(<[u8]>::to_vec)
+                }
                 "LOGIN" => Some(octets),
                 _ => None,
             });
@@ -101,6 +109,12 @@ mod tests {
             guess("AUTH PLAIN AHVzZXIAcGFzcw==").login(),
             Some("user".to_owned())
         );
+    }
+
+    #[test]
+    fn names_nobody_who_acts_for_another() {
+        // other NUL user NUL pass
+        assert_eq!(guess("AUTH PLAIN b3RoZXIAdXNlcgBwYXNz").login(), None);
     }
 
     #[test]
