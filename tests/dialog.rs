@@ -16,6 +16,7 @@
 //! end                   the connection to the client is closed, nothing more is heard
 //! B: line               the backend hears this line, in this order, and nothing else;
 //!                       `<cut>` is the end of a connection without QUIT
+//! idle                  the backend is not even connected to for this client
 //! ```
 //!
 //! The backend's account leaves out EHLO, QUIT, and visits without a transaction.
@@ -44,6 +45,8 @@ struct Dialog {
     backend: Script,
     acts: Vec<Act>,
     heard: Vec<String>,
+    /// A nuisance must not cost the backend a connection.
+    idle: bool,
 }
 
 enum Act {
@@ -87,6 +90,7 @@ impl Dialog {
                 "S:" => dialog.acts.push(Act::Begins(rest.into())),
                 "S~" => dialog.acts.push(Act::Holds(rest.into())),
                 "end" => dialog.acts.push(Act::End),
+                "idle" => dialog.idle = true,
                 "B:" => dialog.heard.push(rest.into()),
                 other => panic!("no such line in a dialog: {other}"),
             }
@@ -117,6 +121,7 @@ impl Dialog {
         settings.push(("CLIENT_INFO", "none"));
         let portcullis = Portcullis::guarding(backend.address, &settings);
         portcullis.log_with("probe");
+        let visits = backend.visits.lock().unwrap().len();
         let mut client = Smtp::connect(portcullis.mx);
         client.expect("220");
         for act in &self.acts {
@@ -150,6 +155,10 @@ impl Dialog {
             self.heard,
             "what the backend heard at last"
         );
+        if self.idle {
+            let more = backend.visits.lock().unwrap().len() - visits;
+            assert_eq!(more, 0, "connections to a backend that nobody needs");
+        }
     }
 }
 
