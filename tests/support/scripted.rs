@@ -41,7 +41,12 @@ pub struct Scripted {
 
 impl Scripted {
     pub fn start(rules: &[(&str, &[Act])]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), rules)
+    }
+
+    /// At an address of one's choice, for a backend that comes back.
+    pub fn start_at(address: SocketAddr, rules: &[(&str, &[Act])]) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Heard::default();
         let closing = Arc::new(AtomicBool::new(false));
