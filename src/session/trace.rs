@@ -69,3 +69,6 @@ impl Trace<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
