@@ -97,8 +97,26 @@ fn reference(input: &[u8], newline: BareNewline) -> Outcome {
     outcome
 }
 
+/// Whether every CR and LF is half of a CRLF.
+fn is_strict(octets: &[u8]) -> bool {
+    (0..octets.len()).all(|at| match octets[at] {
+        b'\r' => octets.get(at + 1) == Some(&b'\n'),
+        b'\n' => at > 0 && octets[at - 1] == b'\r',
+        _ => true,
+    })
+}
+
 fn decode(input: &[u8], newline: BareNewline, cuts: &[usize]) -> Outcome {
-    let mut decoder = Decoder::new(newline, None);
+    decode_lines(input, newline, None, cuts)
+}
+
+fn decode_lines(
+    input: &[u8],
+    newline: BareNewline,
+    line_max: Option<usize>,
+    cuts: &[usize],
+) -> Outcome {
+    let mut decoder = Decoder::new(newline, line_max);
     let mut outcome = Outcome {
         content: Vec::new(),
         taken: 0,
@@ -153,10 +171,16 @@ proptest! {
     ) {
         let mut wire = Vec::new();
         let mut encoder = Encoder::new();
-        let middle = cuts.first().map_or(0, |cut| cut % (body.len() + 1));
-        encoder.encode(&body[..middle], &mut wire);
-        encoder.encode(&body[middle..], &mut wire);
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).collect();
+        ends.push(body.len());
+        ends.sort_unstable();
+        let mut from = 0;
+        for end in ends {
+            encoder.encode(&body[from..end], &mut wire);
+            from = end;
+        }
         encoder.finish(&mut wire);
+        prop_assert!(is_strict(&wire), "{}", wire.escape_ascii());
         let end = wire.len();
         // The end stands once, and last.
         let framed = [b"\r\n", wire.as_slice()].concat();
@@ -166,6 +190,42 @@ proptest! {
         wire.extend(behind.as_bytes());
         let found = decode(&wire, BareNewline::Reject, &cuts);
         prop_assert_eq!(found, Outcome { content: body, taken: end, ended: true, offence: None });
+    }
+
+    #[test]
+    fn nothing_is_passed_on_after_an_offence_and_the_end_is_still_found(
+        before in body(),
+        offence in prop_oneof![Just(&b"\0"[..]), Just(&b"x\ry"[..]), Just(&b"x\ny"[..]), Just(&b"\r\r\n"[..])],
+        after in tricky(),
+        cuts in proptest::collection::vec(any::<usize>(), 0..6),
+    ) {
+        let mut input = Vec::new();
+        Encoder::new().encode(&before, &mut input);
+        input.extend([offence, &after, b"\r\n.\r\n"].concat());
+        let found = decode(&input, BareNewline::Reject, &cuts);
+        prop_assert!(found.offence.is_some() && found.ended);
+        // An octet of the line it stands in may have come before it.
+        let line = if offence.starts_with(b"x") { "x" } else { "" };
+        prop_assert_eq!(found.content, [&before, line.as_bytes()].concat());
+    }
+
+    #[test]
+    fn the_line_limit_is_the_same_however_the_octets_are_cut(
+        body in body(),
+        cuts in proptest::collection::vec(any::<usize>(), 0..6),
+        max in 2usize..44,
+    ) {
+        let longest = body.split_inclusive(|octet| *octet == b'\n').map(<[u8]>::len).max();
+        let expected = (longest > Some(max)).then_some(BodyOffence::LineTooLong);
+        let mut wire = Vec::new();
+        let mut encoder = Encoder::new();
+        encoder.encode(&body, &mut wire);
+        encoder.finish(&mut wire);
+        let found = decode_lines(&wire, BareNewline::Reject, Some(max), &cuts);
+        prop_assert_eq!(found.offence, expected);
+        prop_assert!(found.ended && found.taken == wire.len());
+        prop_assert!(body.starts_with(&found.content));
+        prop_assert_eq!(found, decode_lines(&wire, BareNewline::Reject, Some(max), &[]));
     }
 
     #[test]

@@ -3,10 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use bytes::BytesMut;
-use portcullis::smtp::command::{AuthLine, Command};
+use portcullis::smtp::command::{
+    Auth, AuthLine, Base64Text, Bdat, Command, Mail, Mechanism, Rcpt, Verb,
+};
 use portcullis::smtp::ehlo::Keywords;
-use portcullis::smtp::line::LineCutter;
-use portcullis::smtp::path::{AddressLiteral, Domain, ForwardPath, HeloName, Mailbox, ReversePath};
+use portcullis::smtp::line::{LineCutter, LineOffence};
+use portcullis::smtp::parameters::{
+    Body, MailParameters, Notify, Orcpt, RcptParameters, Ret, Submitter,
+};
+use portcullis::smtp::path::{
+    AddressLiteral, Domain, ForwardPath, HeloName, LocalPart, MailDomain, Mailbox, ReversePath,
+};
 use portcullis::smtp::reply::{EnhancedCode, Reply, ReplyParser};
 use portcullis::smtp::xtext::{self, Xtext};
 use proptest::prelude::*;
@@ -69,6 +76,99 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
+fn a_mailbox() -> impl Strategy<Value = Mailbox> {
+    mailbox().prop_filter_map("no mailbox", |text| Mailbox::parse(&text).ok())
+}
+
+fn an_xtext() -> impl Strategy<Value = Xtext> {
+    "[\\x00-\\x7f]{1,20}".prop_filter_map("no xtext", |text| Xtext::new(&text))
+}
+
+fn mail_parameters() -> impl Strategy<Value = MailParameters> {
+    let body = prop_oneof![
+        Just(Body::SevenBit),
+        Just(Body::EightBitMime),
+        Just(Body::BinaryMime)
+    ];
+    let submitter = prop_oneof![
+        Just(Submitter::Unknown),
+        a_mailbox()
+            .prop_filter("ASCII", Mailbox::is_ascii)
+            .prop_map(Submitter::Mailbox)
+    ];
+    (
+        proptest::option::of(any::<u64>()),
+        proptest::option::of(body),
+        any::<bool>(),
+        proptest::option::of(prop_oneof![Just(Ret::Full), Just(Ret::Headers)]),
+        proptest::option::of(an_xtext()),
+        proptest::option::of(submitter),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(size, body, smtputf8, ret, envid, auth, requiretls)| MailParameters {
+                size,
+                body,
+                smtputf8,
+                ret,
+                envid,
+                auth,
+                requiretls,
+            },
+        )
+}
+
+fn rcpt_parameters() -> impl Strategy<Value = RcptParameters> {
+    let on = any::<(bool, bool, bool)>()
+        .prop_filter("some event", |on| *on != (false, false, false))
+        .prop_map(|(success, failure, delay)| Notify::On {
+            success,
+            failure,
+            delay,
+        });
+    let orcpt = ("[a-z0-9-]{1,8}", an_xtext())
+        .prop_filter_map("no type", |(kind, address)| Orcpt::new(&kind, address));
+    (
+        proptest::option::of(prop_oneof![Just(Notify::Never), on]),
+        proptest::option::of(orcpt),
+    )
+        .prop_map(|(notify, orcpt)| RcptParameters { notify, orcpt })
+}
+
+/// Commands made of values, not read from a line.
+fn command() -> impl Strategy<Value = Command> {
+    let from = prop_oneof![
+        Just(ReversePath::Null),
+        a_mailbox().prop_map(ReversePath::Mailbox)
+    ];
+    let host = "[a-z]{1,8}\\.test".prop_filter_map("no host", |host| Domain::parse(&host).ok());
+    let to = prop_oneof![
+        Just(ForwardPath::Postmaster),
+        (proptest::collection::vec(host, 0..3), a_mailbox())
+            .prop_map(|(route, mailbox)| ForwardPath::Mailbox { route, mailbox })
+    ];
+    let mechanism = "[A-Z0-9_-]{1,20}".prop_filter_map("no name", |text| Mechanism::parse(&text));
+    let initial = proptest::collection::vec(any::<u8>(), 0..30);
+    let helo =
+        "[a-z0-9.:\\[\\]_-]{1,30}".prop_filter_map("no name", |text| HeloName::parse(&text).ok());
+    prop_oneof![
+        (from, mail_parameters())
+            .prop_map(|(from, parameters)| Command::Mail(Mail { from, parameters })),
+        (to, rcpt_parameters()).prop_map(|(to, parameters)| Command::Rcpt(Rcpt { to, parameters })),
+        (any::<u64>(), any::<bool>()).prop_map(|(size, last)| Command::Bdat(Bdat { size, last })),
+        (mechanism, proptest::option::of(initial)).prop_map(|(mechanism, initial)| {
+            let initial = initial.map(|octets| Base64Text::encode(&octets));
+            Command::Auth(Auth { mechanism, initial })
+        }),
+        helo.prop_map(Command::Ehlo),
+        Just(Command::Data),
+        Just(Command::Rset),
+        Just(Command::Noop),
+        Just(Command::Quit),
+        Just(Command::StartTls),
+    ]
+}
+
 fn assert_harmless(printed: &str) {
     assert!(!printed.chars().any(char::is_control), "{printed:?}");
 }
@@ -95,9 +195,44 @@ fn cut_at(input: &[u8], cuts: &[usize], max: usize) -> Vec<String> {
                 Err(offence) => {
                     found.push(format!("{offence:?}"));
                     // All but a long line are final.
-                    if format!("{offence:?}") != "TooLong" {
+                    if offence != LineOffence::TooLong {
                         return found;
                     }
+                }
+            }
+        }
+        assert!(buffer.len() < max, "no more than a line is held back");
+    }
+    found
+}
+
+/// The replies in a stream, and the offence that ends it.
+fn replies(input: &[u8], cuts: &[usize]) -> Vec<String> {
+    let mut parser = ReplyParser::new();
+    let mut buffer = BytesMut::new();
+    let mut found = Vec::new();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
+    cuts.push(input.len());
+    cuts.sort_unstable();
+    let mut from = 0;
+    for cut in cuts {
+        buffer.extend_from_slice(&input[from..cut]);
+        from = cut;
+        loop {
+            match parser.feed(&mut buffer) {
+                Ok(Some(reply)) => {
+                    assert!(
+                        reply
+                            .lines()
+                            .iter()
+                            .all(|line| !line.contains(char::is_control))
+                    );
+                    found.push(format!("{reply:?}"));
+                }
+                Ok(None) => break,
+                Err(offence) => {
+                    found.push(format!("{offence:?}"));
+                    return found;
                 }
             }
         }
@@ -105,8 +240,36 @@ fn cut_at(input: &[u8], cuts: &[usize], max: usize) -> Vec<String> {
     found
 }
 
+/// A backend that never ends a line or a reply must not fill the memory.
+#[test]
+fn a_reply_without_end_is_given_up() {
+    for endless in [&b"250-a\r\n"[..], b"250-", b"aaaaaaaa", &[b'2'; 4096]] {
+        let mut parser = ReplyParser::new();
+        let mut buffer = BytesMut::new();
+        let mut taken = 0;
+        while parser.feed(&mut buffer).is_ok_and(|reply| reply.is_none()) {
+            buffer.extend_from_slice(endless);
+            taken += endless.len();
+            assert!(taken < 200_000, "{}", endless.escape_ascii());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn commands_made_of_values_read_back(command in command()) {
+        let printed = command.to_string();
+        assert_harmless(&printed);
+        prop_assert_eq!(Command::parse(printed.as_bytes()), Ok(command), "{}", printed);
+    }
+
+    #[test]
+    fn parameters_read_back(mail in mail_parameters(), rcpt in rcpt_parameters()) {
+        prop_assert_eq!(MailParameters::parse(&mail.to_string()), Ok(mail));
+        prop_assert_eq!(RcptParameters::parse(&rcpt.to_string()), Ok(rcpt));
+    }
 
     #[test]
     fn commands_print_canonically_and_read_back(line in line()) {
@@ -137,6 +300,15 @@ proptest! {
             Mailbox::parse(&text).ok().map(|value| value.to_string()),
             Domain::parse(&text).ok().map(|value| value.to_string()),
             AddressLiteral::parse(&text).ok().map(|value| value.to_string()),
+            LocalPart::parse(&text).ok().map(|value| value.to_string()),
+            MailDomain::parse(&text).ok().map(|value| value.to_string()),
+            MailParameters::parse(&text).ok().map(|value| value.to_string()),
+            RcptParameters::parse(&text).ok().map(|value| value.to_string()),
+            Mechanism::parse(&text).map(|value| value.to_string()),
+            Base64Text::parse(&text).map(|value| value.as_str().to_owned()),
+            Verb::parse(&octets).map(|value| value.to_string()),
+            Some(Keywords::parse(&Reply::multiline(250, None, ["hello", text.as_ref()]))
+                .lines().collect()),
             Xtext::parse(&text).map(|value| value.to_string()),
             Some(xtext::encode(&text)),
         ].into_iter().flatten() {
@@ -200,6 +372,16 @@ proptest! {
         };
         prop_assert!(buffer.is_empty());
         prop_assert_eq!(parsed.to_string(), printed);
+        prop_assert_eq!(parsed, reply);
+    }
+
+    #[test]
+    fn replies_are_the_same_however_they_are_cut(
+        pieces in proptest::collection::vec("(250|354|5)(-|  | |)(a{0,9}|\0|é)(\r\n|\r\n|\r\n|\n|\r)", 0..8),
+        cuts in proptest::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let input = pieces.concat().into_bytes();
+        prop_assert_eq!(replies(&input, &cuts), replies(&input, &[]));
     }
 
     #[test]

@@ -113,8 +113,9 @@ enum Pending {
     Clear(Answer),
     Auth(Guess),
     AuthLine(Guess),
-    /// `*` was sent; then this is the answer.
-    AuthCancel(Answer),
+    /// `*` was sent; then this is the answer, or the backend's own refusal
+    /// where the client itself gave up.
+    AuthCancel(Option<Answer>),
     Pass,
 }
 

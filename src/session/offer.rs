@@ -73,3 +73,6 @@ pub(super) fn mechanisms(rules: &Rules) -> Vec<Mechanism> {
 pub(super) fn allows(rules: &Rules, verb: Verb) -> bool {
     rules.allowed.contains(&verb)
 }
+
+#[cfg(test)]
+mod tests;

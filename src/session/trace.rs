@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::machine::{Envelope, Hello, Identity, Privacy, Protocol};
+use crate::smtp::path::ForwardPath;
 use crate::tls::TlsDetails;
 
 /// What a trace header field tells.
@@ -24,7 +25,7 @@ pub(super) struct Trace<'a> {
 
 impl Trace<'_> {
     /// The field with its final CRLF. All values in it are typed, and none can
-    /// hold CR, LF or a parenthesis.
+    /// hold CR, LF or, outside quotes and brackets, a parenthesis.
     pub(super) fn field(&self) -> String {
         let literal = match self.client.ip().to_canonical() {
             IpAddr::V4(ip) => format!("[{ip}]"),
@@ -35,8 +36,10 @@ impl Trace<'_> {
             .map(|tls| format!("\r\n\t(using {} with cipher {})", tls.version, tls.cipher))
             .unwrap_or_default();
         // One recipient only: the others of a message must not learn of each other (RFC 5321 7.2).
+        // The backend did not hear of a source route either (RFC 5321 F.2).
         let recipient = match self.envelope.recipients.as_slice() {
-            [only] => format!("\r\n\tfor {only}"),
+            [ForwardPath::Mailbox { mailbox, .. }] => format!("\r\n\tfor <{mailbox}>"),
+            [ForwardPath::Postmaster] => format!("\r\n\tfor {}", ForwardPath::Postmaster),
             _ => String::new(),
         };
         // Fails for years beyond 9999 only; then the field is better without a date than missing.
@@ -66,3 +69,6 @@ impl Trace<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

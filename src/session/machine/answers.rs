@@ -154,11 +154,13 @@ impl Machine {
             (Pending::Auth(guess), Class::Done) if reply.code() == 235 => {
                 self.signed_in(phase, guess, reply)
             }
-            (Pending::Auth(_), Class::Refused) => match self.count_error() {
-                Some(ending) => Step::End(ending),
-                None => self.answer(phase, Answer::Backend(reply)),
-            },
-            (Pending::AuthCancel(answer), Class::Refused) => self.answer(phase, answer),
+            (Pending::Auth(_) | Pending::AuthCancel(None), Class::Refused) => {
+                match self.count_error() {
+                    Some(ending) => Step::End(ending),
+                    None => self.answer(phase, Answer::Backend(reply)),
+                }
+            }
+            (Pending::AuthCancel(Some(answer)), Class::Refused) => self.answer(phase, answer),
 
             (Pending::Pass, Class::Done) | (Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
                 self.answer(phase, Answer::Backend(reply))
@@ -195,7 +197,7 @@ impl Machine {
             return end(Refusal::Pipelined(crate::smtp::command::Verb::Auth));
         }
         let cancel = |machine: &mut Self, refusal| {
-            let pending = Pending::AuthCancel(Answer::Refused(refusal));
+            let pending = Pending::AuthCancel(Some(Answer::Refused(refusal)));
             machine.await_with(phase.clone(), pending, Step::ExchangeAuth(AuthLine::Cancel))
         };
         match line {
@@ -203,6 +205,11 @@ impl Machine {
                 Some(ending) => Step::End(ending),
                 None => cancel(self, Refusal::Command(error)),
             },
+            // RFC 4954 4: nothing but a refusal may come of it.
+            Ok(AuthLine::Cancel) => {
+                let step = Step::ExchangeAuth(AuthLine::Cancel);
+                self.await_with(phase, Pending::AuthCancel(None), step)
+            }
             Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => cancel(self, Refusal::AuthRounds),
             Ok(line) => {
                 let guess = guess.after(&line);
@@ -306,7 +313,9 @@ impl Machine {
         self.link = None;
         match pending {
             // Nothing was lost with it but what was to go anyway.
-            Pending::Clear(answer) | Pending::AuthCancel(answer) => self.answer(phase, answer),
+            Pending::Clear(answer) | Pending::AuthCancel(Some(answer)) => {
+                self.answer(phase, answer)
+            }
             Pending::Mail(mail, Line::Standing) => self.with_link(phase, Wish::Mail(mail)),
             pending => self.lost_for_good(phase, pending),
         }
