@@ -224,6 +224,29 @@ fn a_trusted_balancer_is_believed_and_must_speak_first() {
     assert!(log.contains("client=unknown[127.0.0.7]"), "{log}");
 }
 
+/// `PROXY UNKNOWN` hides the client: it must not relay as if it were the balancer.
+#[test]
+fn a_client_that_the_balancer_does_not_name_is_in_no_relay_network() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [
+        ("PROXY_TRUSTED", "127.0.0.9"),
+        ("RELAY_NETS", "127.0.0.0/8"),
+    ];
+    let portcullis = Portcullis::guarding(postfix.address, &settings);
+    let balancer = Ipv4Addr::new(127, 0, 0, 9);
+    for (header, code) in [
+        ("PROXY UNKNOWN\r\n", "550 5.7.1"),
+        ("PROXY TCP4 127.0.0.77 127.0.0.1 4000 25\r\n", "250"),
+    ] {
+        let mut client = Smtp::connect_from(balancer, portcullis.mx);
+        client.send(header.as_bytes());
+        client.expect("220");
+        client.ask("EHLO far.test", "250");
+        client.ask("MAIL FROM:<ann@sender.test>", "250");
+        client.ask("RCPT TO:<victim@foreign.test>", code);
+    }
+}
+
 #[test]
 fn verify_takes_the_right_certificate_and_no_other() {
     let authority = Authority::new("Backend CA");

@@ -49,8 +49,8 @@ impl Value for Relay {
 pub enum Stage<'a> {
     /// May this recipient be offered to the backend?
     Recipient {
-        /// The client's true address.
-        client: IpAddr,
+        /// The client's true address; `None` where a balancer does not name it.
+        client: Option<IpAddr>,
         /// Whether the client has proved an identity to the backend.
         standing: Standing,
         /// The forward-path, as parsed.

@@ -19,7 +19,7 @@ const ROUTING: [char; 12] = [
 ];
 
 /// One rule: an opinion about a recipient, or none.
-type Rule = fn(&Settings, IpAddr, Standing, &ForwardPath) -> Option<Verdict>;
+type Rule = fn(&Settings, Option<IpAddr>, Standing, &ForwardPath) -> Option<Verdict>;
 
 /// In this order; the first opinion stands.
 const RULES: [Rule; 6] = [
@@ -33,7 +33,7 @@ const RULES: [Rule; 6] = [
 
 pub(super) fn judge(
     settings: &Settings,
-    client: IpAddr,
+    client: Option<IpAddr>,
     standing: Standing,
     recipient: &ForwardPath,
 ) -> Verdict {
@@ -45,7 +45,7 @@ pub(super) fn judge(
 
 fn backend_decides(
     settings: &Settings,
-    _: IpAddr,
+    _: Option<IpAddr>,
     _: Standing,
     _: &ForwardPath,
 ) -> Option<Verdict> {
@@ -54,22 +54,28 @@ fn backend_decides(
 
 fn may_relay(
     settings: &Settings,
-    client: IpAddr,
+    client: Option<IpAddr>,
     standing: Standing,
     _: &ForwardPath,
 ) -> Option<Verdict> {
-    (standing == Standing::Authenticated || settings.relay_nets.contains(client))
-        .then_some(Verdict::Pass)
+    (standing == Standing::Authenticated
+        || client.is_some_and(|client| settings.relay_nets.contains(client)))
+    .then_some(Verdict::Pass)
 }
 
 /// RFC 5321 4.5.1: a server must take `RCPT TO:<Postmaster>`.
-fn postmaster(_: &Settings, _: IpAddr, _: Standing, recipient: &ForwardPath) -> Option<Verdict> {
+fn postmaster(
+    _: &Settings,
+    _: Option<IpAddr>,
+    _: Standing,
+    recipient: &ForwardPath,
+) -> Option<Verdict> {
     matches!(recipient, ForwardPath::Postmaster).then_some(Verdict::Pass)
 }
 
 fn no_source_route(
     _: &Settings,
-    _: IpAddr,
+    _: Option<IpAddr>,
     _: Standing,
     recipient: &ForwardPath,
 ) -> Option<Verdict> {
@@ -83,7 +89,7 @@ fn no_source_route(
 
 fn no_hidden_route(
     _: &Settings,
-    _: IpAddr,
+    _: Option<IpAddr>,
     _: Standing,
     recipient: &ForwardPath,
 ) -> Option<Verdict> {
@@ -97,7 +103,7 @@ fn no_hidden_route(
 
 fn own_domain(
     settings: &Settings,
-    _: IpAddr,
+    _: Option<IpAddr>,
     _: Standing,
     recipient: &ForwardPath,
 ) -> Option<Verdict> {
@@ -129,7 +135,7 @@ mod tests {
 
     fn verdict(client: &str, standing: Standing, recipient: &str) -> Verdict {
         let path = ForwardPath::parse(recipient).unwrap();
-        judge(&settings(), client.parse().unwrap(), standing, &path)
+        judge(&settings(), Some(client.parse().unwrap()), standing, &path)
     }
 
     fn stranger(recipient: &str) -> Verdict {
@@ -226,7 +232,7 @@ mod tests {
         assert_eq!(
             judge(
                 &settings,
-                "203.0.113.9".parse().unwrap(),
+                "203.0.113.9".parse().ok(),
                 Standing::Stranger,
                 &path
             ),

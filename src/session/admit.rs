@@ -38,6 +38,16 @@ pub(super) struct NotAdmitted(pub(super) String);
 /// True source and destination of a client's connection.
 pub(super) type Addresses = (SocketAddr, SocketAddr);
 
+/// Whose addresses they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The client's.
+    Client,
+    /// The balancer's, who does not say for whom it connects: in a health
+    /// check, or on behalf of anybody. What its address may, this client may not.
+    Balancer,
+}
+
 /// PROXY header, then TLS where it comes first.
 pub(super) async fn admit(
     service: &Service,
@@ -45,15 +55,18 @@ pub(super) async fn admit(
     listener: Listener,
     mut addresses: Addresses,
     journal: &mut Journal,
-) -> Result<(Client, Addresses), NotAdmitted> {
+) -> Result<(Client, Addresses, Source), NotAdmitted> {
+    let mut source = Source::Client;
     if service.proxy_trusted.contains(addresses.0.ip()) {
         let header = proxy_protocol::read(&mut stream)
             .await
             .map_err(|error| NotAdmitted(error.to_string()))?;
-        // None: the balancer speaks for itself, in a health check.
-        if let Some(header) = header {
-            addresses = (header.source, header.destination);
-            journal.client_is(header.source);
+        match header {
+            Some(header) => {
+                addresses = (header.source, header.destination);
+                journal.client_is(header.source);
+            }
+            None => source = Source::Balancer,
         }
     }
     let mut client = new_client(service, stream);
@@ -64,7 +77,7 @@ pub(super) async fn admit(
             .map_err(|error| NotAdmitted(error.to_string()))?;
         journal.encrypted(&tls);
     }
-    Ok((client, addresses))
+    Ok((client, addresses, source))
 }
 
 fn new_client(service: &Service, stream: Box<dyn Stream>) -> Client {

@@ -35,7 +35,7 @@ use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
 use crate::tls::{ServerTls, Stream};
 pub use admit::turn_away;
-use admit::{Addresses, NotAdmitted, admit};
+use admit::{Addresses, NotAdmitted, Source, admit};
 use body::Limits;
 use client::{Bound, Client, ClientError, Line};
 use journal::Journal;
@@ -97,8 +97,9 @@ pub async fn serve(
         admit(&service, stream, listener, (peer, local), &mut journal),
     );
     match admitted.await {
-        Ok(Ok((client, addresses))) => {
+        Ok(Ok((client, addresses, source))) => {
             let mut session = Session::new(&service, id, client, listener, addresses, journal);
+            session.source = source;
             let ending = session.run().await;
             session.finish(ending).await;
         }
@@ -115,6 +116,7 @@ struct Session<'a> {
     id: SessionId,
     client: Client,
     addresses: Addresses,
+    source: Source,
     machine: Machine,
     limits: Limits,
     backend: Option<Conversation>,
@@ -191,6 +193,7 @@ impl<'a> Session<'a> {
             id,
             client,
             addresses,
+            source: Source::Client,
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
@@ -214,7 +217,10 @@ impl<'a> Session<'a> {
                 Step::Challenge(reply) => self.challenge(&reply).await,
                 Step::Upgrade(reply) => self.upgrade(&reply).await,
                 Step::Judge(standing, recipient) => {
-                    let client = self.addresses.0.ip();
+                    let client = match self.source {
+                        Source::Client => Some(self.addresses.0.ip()),
+                        Source::Balancer => None,
+                    };
                     let stage = Stage::Recipient {
                         client,
                         standing,
