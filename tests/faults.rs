@@ -243,7 +243,8 @@ fn tls_that_breaks_at_the_backend_is_told_apart_and_goes_on_in_plain_text() {
 #[test]
 fn a_backend_that_closes_or_hangs_at_starttls_gets_its_mail_in_plain_text() {
     let ehlo = Act::Say("250-scripted.test\r\n250-STARTTLS\r\n250 8BITMIME");
-    let faults: [&[Act]; 3] = [
+    let faults: [&[Act]; 4] = [
+        &[Act::Say("454 4.7.0 TLS not available")],
         &[Act::Close],
         &[Act::Say("220 go"), Act::Close],
         &[
@@ -262,6 +263,40 @@ fn a_backend_that_closes_or_hangs_at_starttls_gets_its_mail_in_plain_text() {
         let reply = client.deliver("ann@sender.test", "bob@example.org", b"Subject: x\r\n\r\n");
         assert!(reply.starts_with("250"), "{reply}");
     }
+}
+
+#[test]
+fn a_backend_that_is_too_busy_is_passed_over_and_costs_451_when_it_is_alone() {
+    for place in ["greeting", "EHLO"] {
+        let busy = Scripted::start(&[(place, &[Act::Say("421 4.3.2 too busy"), Act::Close])]);
+        let portcullis = Portcullis::guarding(busy.address, &[]);
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.ask("MAIL FROM:<ann@sender.test>", "451 4.4.1");
+        client.ask("NOOP", "250");
+
+        let idle = Scripted::start(&[]);
+        let both = format!("{}, {}", busy.address, idle.address);
+        let portcullis = Portcullis::guarding(busy.address, &[("BACKEND", both.as_str())]);
+        for _ in 0..4 {
+            let mut client = Smtp::greeted(portcullis.mx);
+            client.ask("MAIL FROM:<ann@sender.test>", "250");
+        }
+    }
+}
+
+#[test]
+fn opening_a_backend_has_one_deadline_however_many_steps_it_takes() {
+    let slow = Act::Wait(Duration::from_millis(700));
+    let ehlo = [
+        slow.clone(),
+        Act::Say("250-scripted.test\r\n250 XCLIENT ADDR"),
+    ];
+    let xclient = [slow, Act::Say("220 go on")];
+    let backend = Scripted::start(&[("EHLO", &ehlo), ("XCLIENT", &xclient)]);
+    let portcullis = Portcullis::guarding(backend.address, &[("TIMEOUT_BACKEND_REPLY", "1s")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451 4.4.1");
+    client.ask("NOOP", "250");
 }
 
 #[test]

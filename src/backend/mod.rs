@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::time::timeout;
 
 use crate::settings::List;
 use crate::smtp::ehlo::Keywords;
@@ -44,7 +45,7 @@ crate::settings::section! {
         backend_probe_interval: Duration = "1min", example "5min";
         /// Connecting to the backend, up to its greeting.
         timeout_backend_connect: Duration = "10s", example "5s";
-        /// One reply of the backend; twice that after the final dot.
+        /// One reply of the backend, and all the steps of opening a connection to it together; twice that after the final dot.
         timeout_backend_reply: Duration = "5min", example "2min";
     }
 }
@@ -123,7 +124,12 @@ impl Backend {
     pub async fn open(&self, client: &Client) -> Result<Conversation, OpenError> {
         let mut error = OpenError::NoServer;
         for server in self.in_turn() {
-            match self.open_server(server, client).await {
+            // One reply's patience for all of it: the client waits for one reply.
+            let opened = timeout(
+                self.settings.timeout_backend_reply,
+                self.open_server(server, client),
+            );
+            match opened.await.unwrap_or(Err(OpenError::TimedOut)) {
                 Ok(conversation) => {
                     server.up.store(true, Ordering::Relaxed);
                     return Ok(conversation);

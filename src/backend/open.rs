@@ -25,8 +25,9 @@ pub enum OpenError {
     /// It cannot be reached.
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
-    /// No greeting within `TIMEOUT_BACKEND_CONNECT`.
-    #[error("no greeting in time")]
+    /// No greeting within `TIMEOUT_BACKEND_CONNECT`, or the steps up to a
+    /// command took longer than `TIMEOUT_BACKEND_REPLY`.
+    #[error("not ready in time")]
     TimedOut,
     /// It broke off while being greeted.
     #[error(transparent)]
@@ -168,6 +169,7 @@ impl Backend {
         match greeting.code() {
             220 => Ok(conversation),
             // With a PROXY header the backend knows whom it refuses.
+            421 => Err(OpenError::TurnedAway(greeting.text())),
             _ if self.is_introduced(speaker) && is_refusal(&greeting) => {
                 Err(OpenError::Refused(greeting))
             }
@@ -220,6 +222,8 @@ impl Backend {
         }
         match reply.code() {
             250 => Ok(()),
+            // It is busy or going down, whoever the client is: another may serve.
+            421 => Err(OpenError::TurnedAway(reply.text())),
             _ if is_refusal(&reply) => Err(OpenError::Refused(reply)),
             _ => Err(OpenError::TurnedAway(reply.text())),
         }
@@ -241,10 +245,7 @@ impl Backend {
             .await
             .map_err(broke)?;
         if reply.code() != 220 {
-            return match self.settings.backend_tls {
-                BackendTls::Off | BackendTls::Opportunistic => Ok(conversation),
-                BackendTls::Encrypt | BackendTls::Verify => Err(OpenError::NoTls),
-            };
+            return Err(OpenError::TlsBroke(format!("refused: {}", reply.text())));
         }
         let deadline = Instant::now() + self.settings.timeout_backend_connect;
         let handshake = self

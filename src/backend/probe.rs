@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::timeout;
+
 use super::introduce::Introduction;
 use super::open::{Encryption, OpenError, Speaker};
 use super::{Backend, Server};
@@ -67,7 +69,9 @@ impl Backend {
             return;
         };
         let before = server.probed.load_full();
-        match self.look_at(server).await {
+        // A server that hangs must not keep the others from being looked at.
+        let looked = timeout(self.settings.timeout_backend_reply, self.look_at(server));
+        match looked.await.unwrap_or(Err(OpenError::TimedOut)) {
             Ok(probed) => {
                 server.up.store(true, Ordering::Relaxed);
                 if before.is_none_or(|before| before.summary() != probed.summary()) {
