@@ -10,7 +10,7 @@
 //! server          the process: listen, accept, drain
 //! session         one client connection
 //! ----------------------------------------------- outside services (siblings)
-//! backend         the guarded server
+//! backend         the guarded server              limits   how much, how often, who is banned
 //! ----------------------------------------------- transport (siblings)
 //! tls             certificates, handshakes        proxy_protocol
 //! =============================================== pure: no tokio, no async, no clock, no logging
@@ -38,6 +38,7 @@
 pub mod backend;
 pub mod config;
 pub mod demo;
+pub mod limits;
 pub mod policy;
 pub mod proxy_protocol;
 pub mod server;

@@ -85,7 +85,6 @@ fn refuses_settings_it_does_not_know_and_those_it_does_not_obey_yet() {
         ("DOMAINS", "example.org"),
         ("BAKEND_TLS", "off"),
         ("NO_SUCH_THING", "1"),
-        ("CONN_RATE", "60/min"),
         ("REDIS", "redis://127.0.0.1/0"),
     ]);
     assert_configuration_refused(
@@ -93,7 +92,6 @@ fn refuses_settings_it_does_not_know_and_those_it_does_not_obey_yet() {
         &[
             "PORTCULLIS_BAKEND_TLS (environment) is unknown; did you mean PORTCULLIS_BACKEND_TLS?",
             "PORTCULLIS_NO_SUCH_THING (environment) is unknown",
-            "PORTCULLIS_CONN_RATE (environment) is unknown",
             "PORTCULLIS_REDIS (environment) is unknown",
         ],
     );

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
-use crate::{backend, policy, proxy_protocol, server, session, tls};
+use crate::{backend, limits, policy, proxy_protocol, server, session, tls};
 
 pub mod command_line;
 mod explain;
@@ -68,6 +68,8 @@ rooms! {
     proxy_protocol: proxy_protocol::Settings;
     /// One client's session.
     session: session::Settings;
+    /// How much and how often.
+    limits: limits::Settings;
     /// What is logged, and how.
     log: server::log::Settings;
 }
@@ -81,6 +83,7 @@ impl From<Config> for server::Rooms {
             tls,
             proxy_protocol,
             session,
+            limits,
             log,
         } = config;
         Self {
@@ -90,6 +93,7 @@ impl From<Config> for server::Rooms {
             tls,
             proxy_protocol,
             session,
+            limits,
             log,
         }
     }

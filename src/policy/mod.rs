@@ -9,8 +9,11 @@ mod relay;
 pub use domains::DomainList;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use crate::settings::{Networks, Value};
+use ipnet::IpNet;
+
+use crate::settings::{Networks, Value, choice};
 use crate::smtp::path::ForwardPath;
 
 crate::settings::section! {
@@ -22,6 +25,26 @@ crate::settings::section! {
         relay: Relay = "guard", example "guard";
         /// Networks that may relay without AUTH.
         relay_nets: Networks = "", example "10.0.0.0/8, 2001:db8::/32";
+        /// `enforce`; or `monitor`: judge, log and count everything (`would=refuse`), refuse nothing, so that limits can be tried. Memory, `SESSIONS_MAX` and the grammar of SMTP hold all the same. The relay is as open then as the backend leaves it.
+        mode: Mode = "enforce", example "monitor";
+    }
+}
+
+/// What is done about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It is acted upon.
+    Enforce,
+    /// It is logged and counted.
+    Monitor,
+}
+
+impl Value for Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        choice(
+            text,
+            &[("enforce", Self::Enforce), ("monitor", Self::Monitor)],
+        )
     }
 }
 
@@ -76,13 +99,67 @@ pub enum Verdict {
     Refuse(Finding),
 }
 
-/// What policy found.
+/// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The domain is not among `DOMAINS`.
     ForeignDomain,
     /// The address could carry a second destination past the guard.
     HiddenRoute,
+    /// A rate is used up.
+    Rate {
+        /// Which.
+        limit: Limit,
+        /// By whom; `None`: by all newcomers together.
+        network: Option<IpNet>,
+        /// Until there is more of it.
+        wait: Duration,
+    },
+    /// A network has its full number of connections open.
+    Crowd {
+        /// Which network.
+        network: IpNet,
+        /// How many those are.
+        most: u32,
+    },
+    /// The client is banned.
+    Banned {
+        /// As part of this network.
+        network: IpNet,
+        /// For so long.
+        left: Duration,
+    },
+}
+
+/// What is limited by a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `CONN_RATE`.
+    Connections,
+    /// `MSG_RATE`.
+    Messages,
+    /// `RCPT_RATE`.
+    Recipients,
+    /// `AUTH_FAIL_RATE`.
+    AuthFailures,
+    /// `FLOOD_RATE`.
+    Floods,
+    /// `OFFENCE_RATE`.
+    Offences,
+}
+
+impl Limit {
+    /// The setting that it obeys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "CONN_RATE",
+            Self::Messages => "MSG_RATE",
+            Self::Recipients => "RCPT_RATE",
+            Self::AuthFailures => "AUTH_FAIL_RATE",
+            Self::Floods => "FLOOD_RATE",
+            Self::Offences => "OFFENCE_RATE",
+        }
+    }
 }
 
 /// Judges one stage. The first rule that has an opinion decides.

@@ -130,6 +130,7 @@ mod tests {
                 .unwrap(),
             relay: Relay::Guard,
             relay_nets: Value::parse("10.1.0.0/16").unwrap(),
+            mode: crate::policy::Mode::Enforce,
         }
     }
 

@@ -1,20 +1,21 @@
 //! Accepting clients: one task a listener, one task a session.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::{ServeError, Settings, addresses};
-use crate::session::{Listener, Service, serve, turn_away};
+use crate::session::{Listener, Service, knock, serve};
 
 /// Pause after an accept that failed (out of descriptors, mostly); the kernel
 /// keeps the clients waiting meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often at most the log says that accepting fails.
+const COMPLAIN: Duration = Duration::from_secs(10);
 
 /// The open listeners.
 pub(super) struct Doors(Vec<(Listener, TcpListener)>);
@@ -41,7 +42,6 @@ impl Doors {
         self,
         service: &Arc<Service>,
         sessions: &TaskTracker,
-        places: &Arc<Semaphore>,
     ) -> Vec<JoinHandle<()>> {
         let Self(doors) = self;
         let accepting = doors.into_iter().map(|(kind, listener)| {
@@ -52,7 +52,6 @@ impl Doors {
                 kind,
                 service: Arc::clone(service),
                 sessions: sessions.clone(),
-                places: Arc::clone(places),
             };
             tokio::spawn(door.accept(listener))
         });
@@ -65,42 +64,27 @@ struct Door {
     kind: Listener,
     service: Arc<Service>,
     sessions: TaskTracker,
-    places: Arc<Semaphore>,
 }
 
 impl Door {
     async fn accept(self, listener: TcpListener) {
+        let mut complained: Option<Instant> = None;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, _)) => {
+                    if let Some(arrival) = knock(&self.service, stream, self.kind) {
+                        self.sessions
+                            .spawn(serve(Arc::clone(&self.service), arrival));
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(listener = %self.kind, %error, "cannot accept");
+                    if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
+                        complained = Some(Instant::now());
+                        tracing::warn!(listener = %self.kind, %error, "cannot accept; clients wait");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
-
-    fn admit(&self, stream: TcpStream) {
-        let service = Arc::clone(&self.service);
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let kind = self.kind;
-        self.sessions.spawn(async move {
-            let (peer, local) = match ends(&stream) {
-                Ok(ends) => ends,
-                // Gone before it was looked at.
-                Err(_) => return,
-            };
-            match place {
-                Ok(_place) => serve(service, Box::new(stream), kind, peer, local).await,
-                Err(_) => turn_away(&service, Box::new(stream), kind, peer).await,
-            }
-        });
-    }
-}
-
-fn ends(stream: &TcpStream) -> io::Result<(std::net::SocketAddr, std::net::SocketAddr)> {
-    // A reply must not wait for the acknowledgement of the last one.
-    stream.set_nodelay(true)?;
-    Ok((stream.peer_addr()?, stream.local_addr()?))
 }

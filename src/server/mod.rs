@@ -6,6 +6,7 @@
 mod accept;
 pub mod listen;
 pub mod log;
+mod nofile;
 
 use std::future::Future;
 use std::io;
@@ -14,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
-use crate::session::{Listener, Service};
+use crate::limits::{Limits, Places};
+use crate::session::{DoorLog, Listener, Service};
 use crate::settings::List;
 use crate::smtp::path::HeloName;
 use crate::tls::{Loaded, ServerTls, TlsError};
-use crate::{backend, policy, proxy_protocol, session, tls};
+use crate::{backend, limits, policy, proxy_protocol, session, tls};
 use accept::Doors;
 use listen::ListenAddress;
 
@@ -38,8 +39,6 @@ crate::settings::section! {
         listen_tls: List<ListenAddress> = "[::]:4650", example "off";
         /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
         listen_submission: List<ListenAddress> = "[::]:5870", example "off";
-        /// Connections at once in all.
-        sessions_max: u32 = "10000", example "2000";
         /// How long running transactions may take after TERM.
         drain: Duration = "30s", example "2min";
     }
@@ -94,6 +93,8 @@ pub struct Rooms {
     pub server: Settings,
     /// Of a session.
     pub session: session::Settings,
+    /// Of limits.
+    pub limits: limits::Settings,
     /// Of the guarded server.
     pub backend: backend::Settings,
     /// Of policy.
@@ -128,6 +129,14 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         .map_err(|error| ServeError::Tls(vec![error]))?;
     let backend = Arc::new(backend);
     let draining = CancellationToken::new();
+    let trusted = &rooms.proxy_protocol.proxy_trusted;
+    let limits = Limits::new(&rooms.limits, trusted, rooms.log.log_addresses);
+    let places = nofile::places(rooms.limits.sessions_max);
+    if rooms.policy.mode == policy::Mode::Monitor {
+        tracing::warn!(
+            "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
+        );
+    }
     let service = Arc::new(Service {
         settings: rooms.session,
         policy: rooms.policy,
@@ -136,6 +145,9 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         hostname: hostname.as_str().to_owned(),
         tls,
         backend: Arc::clone(&backend),
+        limits: Arc::new(limits),
+        places: Places::new(places),
+        door_log: DoorLog::new(),
         draining: draining.clone(),
     });
 
@@ -149,10 +161,10 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     let probing = tokio::spawn(backend.keep_probing());
 
     let sessions = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(
-        usize::try_from(rooms.server.sessions_max).unwrap_or(usize::MAX),
-    ));
-    let listeners = doors.serve(&service, &sessions, &places);
+    let mut chores = vec![probing];
+    chores.push(tokio::spawn(Arc::clone(&service.limits).keep_order()));
+    chores.push(tokio::spawn(Arc::clone(&service.places).keep_order()));
+    let listeners = doors.serve(&service, &sessions);
     tracing::info!(hostname = %service.hostname, version = env!("CARGO_PKG_VERSION"), "portcullis is up");
 
     let why = tokio::select! {
@@ -164,7 +176,9 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     for listener in listeners {
         listener.abort();
     }
-    probing.abort();
+    for chore in chores {
+        chore.abort();
+    }
     draining.cancel();
     sessions.close();
     tokio::select! {

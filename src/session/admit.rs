@@ -1,39 +1,23 @@
-//! From an accepted connection to a client: PROXY header, TLS where it comes first.
+//! From an accepted connection to a client: PROXY header, limits, TLS where it
+//! comes first.
 
 use std::net::SocketAddr;
 
 use super::client::Client;
-use super::id::SessionId;
+use super::door::{self, Caller};
 use super::journal::Journal;
-use super::machine::Answer;
 use super::refusal::Refusal;
 use super::{Listener, Service};
+use crate::limits::Permit;
 use crate::proxy_protocol;
-use crate::tls::Stream;
-
-/// Tells a client that there is no room, without a session and without TLS:
-/// where TLS comes first it is just closed.
-pub async fn turn_away(
-    service: &Service,
-    stream: Box<dyn Stream>,
-    listener: Listener,
-    peer: SocketAddr,
-) {
-    let id = SessionId::next();
-    let mut journal = Journal::new(id, listener, peer, service.log_addresses);
-    journal.answered(&Answer::Refused(Refusal::Busy), None, None);
-    if listener == Listener::Tls {
-        return;
-    }
-    let mut client = new_client(service, stream);
-    let mut reply = Refusal::Busy.reply();
-    reply.append(&format!(" [{id}]"));
-    let _ = client.say(&reply).await;
-    client.close().await;
-}
 
 /// Why there is no session.
-pub(super) struct NotAdmitted(pub(super) String);
+pub(super) enum NotAdmitted {
+    /// The client broke off or spoke nonsense.
+    Failed(String),
+    /// It was sent away, and that is in the log.
+    TurnedAway,
+}
 
 /// True source and destination of a client's connection.
 pub(super) type Addresses = (SocketAddr, SocketAddr);
@@ -48,42 +32,73 @@ pub(super) enum Source {
     Balancer,
 }
 
+/// A client that may begin its session.
+pub(super) struct Admitted {
+    pub(super) client: Client,
+    pub(super) addresses: Addresses,
+    pub(super) source: Source,
+    pub(super) permit: Permit,
+}
+
 /// PROXY header, then TLS where it comes first.
 pub(super) async fn admit(
     service: &Service,
-    mut stream: Box<dyn Stream>,
-    listener: Listener,
-    mut addresses: Addresses,
+    caller: Caller,
     journal: &mut Journal,
-) -> Result<(Client, Addresses, Source), NotAdmitted> {
+) -> Result<Admitted, NotAdmitted> {
+    let Caller {
+        mut stream,
+        listener,
+        peer,
+        local,
+        permit,
+    } = caller;
+    let mut addresses = (peer, local);
     let mut source = Source::Client;
-    if service.proxy_trusted.contains(addresses.0.ip()) {
-        let header = proxy_protocol::read(&mut stream)
-            .await
-            .map_err(|error| NotAdmitted(error.to_string()))?;
-        match header {
-            Some(header) => {
-                addresses = (header.source, header.destination);
-                journal.client_is(header.source);
+    let permit = match permit {
+        Some(permit) => permit,
+        None => {
+            let header = proxy_protocol::read(&mut stream)
+                .await
+                .map_err(|error| NotAdmitted::Failed(error.to_string()))?;
+            match header {
+                // Nobody is named whom a limit could be for.
+                None => {
+                    source = Source::Balancer;
+                    Permit::default()
+                }
+                Some(header) => {
+                    addresses = (header.source, header.destination);
+                    journal.client_is(header.source);
+                    match door::admit(service, header.source.ip(), journal) {
+                        Ok(permit) => permit,
+                        Err(finding) => {
+                            let refusal = Refusal::Policy(finding);
+                            door::turn_away(service, stream, listener, journal.clone(), refusal);
+                            return Err(NotAdmitted::TurnedAway);
+                        }
+                    }
+                }
             }
-            None => source = Source::Balancer,
         }
-    }
-    let mut client = new_client(service, stream);
+    };
+    let settings = &service.settings;
+    let mut client = Client::new(
+        Box::new(stream),
+        settings.line_max.0,
+        settings.timeout_command,
+    );
     if listener == Listener::Tls {
         let tls = client
             .upgrade(&service.tls)
             .await
-            .map_err(|error| NotAdmitted(error.to_string()))?;
+            .map_err(|error| NotAdmitted::Failed(error.to_string()))?;
         journal.encrypted(&tls);
     }
-    Ok((client, addresses, source))
-}
-
-fn new_client(service: &Service, stream: Box<dyn Stream>) -> Client {
-    Client::new(
-        stream,
-        service.settings.line_max.0,
-        service.settings.timeout_command,
-    )
+    Ok(Admitted {
+        client,
+        addresses,
+        source,
+        permit,
+    })
 }

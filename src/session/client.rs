@@ -36,6 +36,17 @@ pub(super) enum ClientError {
     TimedOut,
 }
 
+/// What a client did while it was to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It waited.
+    Kept,
+    /// It spoke.
+    Broken,
+    /// It left.
+    Gone,
+}
+
 /// A line that came.
 pub(super) struct Line {
     /// Without its CRLF; or what is wrong with it.
@@ -110,6 +121,18 @@ impl Client {
         match self.stream.read_buf(&mut self.input).await? {
             0 => Err(ClientError::Closed),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for so long, and tells whether the client spoke meanwhile.
+    pub(super) async fn silence(&mut self, length: Duration) -> Silence {
+        if !self.input.is_empty() {
+            return Silence::Broken;
+        }
+        match timeout(length, self.fill()).await {
+            Err(_) => Silence::Kept,
+            Ok(Ok(())) => Silence::Broken,
+            Ok(Err(_)) => Silence::Gone,
         }
     }
 

@@ -20,7 +20,14 @@ impl Session<'_> {
         if let Err(error) = self.client.say(reply).await {
             return trouble(&error);
         }
-        match self.client.line(Bound::Auth).await {
+        self.place.waits();
+        let line = tokio::select! {
+            biased;
+            line = self.client.line(Bound::Auth) => line,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
+        match line {
             Err(error) => trouble(&error),
             Ok(Line {
                 octets: Err(offence),

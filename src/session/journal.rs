@@ -21,6 +21,7 @@ use crate::tls::TlsDetails;
 const RECIPIENTS_SHOWN: usize = 20;
 
 /// The account of one session.
+#[derive(Clone)]
 pub(super) struct Journal {
     id: SessionId,
     listener: Listener,
@@ -60,6 +61,10 @@ impl Journal {
             refusals: 0,
             octets: 0,
         }
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        self.id
     }
 
     pub(super) fn client_is(&mut self, client: SocketAddr) {
@@ -102,9 +107,47 @@ impl Journal {
             Answer::Own(_) => return,
             Answer::Backend(reply) if !matches!(reply.code(), 400..) => return,
             Answer::Backend(reply) => ("backend", self.words(reply)),
-            Answer::Refused(refusal) => (refusal.name(), one_line(&refusal.reply())),
+            Answer::Refused(refusal) => return self.refused(refusal, envelope, recipient),
         };
         self.refusals = self.refusals.saturating_add(1);
+        self.line_of_refusal(reason, &reply, envelope, recipient, None);
+    }
+
+    /// Logs a refusal of ours.
+    pub(super) fn refused(
+        &mut self,
+        refusal: &Refusal,
+        envelope: Option<&Envelope>,
+        recipient: Option<&ForwardPath>,
+    ) {
+        self.refusals = self.refusals.saturating_add(1);
+        let reply = one_line(&refusal.reply());
+        self.line_of_refusal(refusal.name(), &reply, envelope, recipient, None);
+    }
+
+    /// Logs what `MODE=monitor` lets pass.
+    pub(super) fn would_refuse(
+        &mut self,
+        refusal: &Refusal,
+        envelope: Option<&Envelope>,
+        recipient: Option<&ForwardPath>,
+    ) {
+        let reply = one_line(&refusal.reply());
+        self.line_of_refusal(refusal.name(), &reply, envelope, recipient, Some("refuse"));
+    }
+
+    fn line_of_refusal(
+        &self,
+        reason: &str,
+        reply: &str,
+        envelope: Option<&Envelope>,
+        recipient: Option<&ForwardPath>,
+        would: Option<&str>,
+    ) {
+        let what = match would {
+            None => "refused",
+            Some(_) => "let pass",
+        };
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -115,7 +158,8 @@ impl Journal {
             at = self.subject,
             reason,
             reply,
-            "refused"
+            would,
+            "{what}"
         );
     }
 

@@ -29,6 +29,7 @@ mod vocabulary;
 
 pub use vocabulary::*;
 
+use crate::policy::Mode;
 use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt};
 use crate::smtp::line::LineOffence;
 use crate::smtp::path::ForwardPath;
@@ -102,7 +103,7 @@ enum Pending {
     Connect(Wish),
     Hello(Hello),
     Mail(Mail, Line),
-    Judge(Rcpt),
+    Judge(Asked),
     Rcpt(ForwardPath),
     Data,
     Body,
@@ -117,6 +118,15 @@ enum Pending {
     /// where the client itself gave up.
     AuthCancel(Option<Answer>),
     Pass,
+}
+
+/// What was asked of limits and policy.
+#[derive(Clone, Debug)]
+enum Asked {
+    Message(Mail),
+    Recipient(Rcpt),
+    /// With the backend's refusal.
+    FailedSignIn(Reply),
 }
 
 /// Whether the backend's connection was opened for this very command.
@@ -155,6 +165,8 @@ pub struct Machine {
     privacy: Privacy,
     link: Option<Link>,
     errors: u32,
+    /// Commands that moved no mail since the last message.
+    junk: u32,
     state: State,
 }
 
@@ -166,6 +178,7 @@ impl Machine {
             privacy,
             link: None,
             errors: 0,
+            junk: 0,
             state: State::Opening,
         }
     }
@@ -176,6 +189,8 @@ impl Machine {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::Over, _) | (_, Event::Gone) => Step::End(Ending::Gone),
             (_, Event::TimedOut) => end(Refusal::TimedOut),
+            (_, Event::MustLeave) => end(Refusal::Shed),
+            (State::Opening, Event::SpokeFirst) => end(Refusal::EarlyTalker),
             (State::Opening, Event::Opened) => {
                 let text = format!(
                     "{} ESMTP Portcullis [{}]",
@@ -220,6 +235,11 @@ impl Machine {
             Some(Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _)) => Some(envelope),
             _ => None,
         }
+    }
+
+    /// Protocol errors so far.
+    pub fn errors(&self) -> u32 {
+        self.errors
     }
 
     /// Octets of the chunks taken so far in this transaction.
@@ -281,7 +301,7 @@ impl Machine {
 
     fn count_error(&mut self) -> Option<Ending> {
         self.errors = self.errors.saturating_add(1);
-        (self.errors > self.rules.errors_max)
+        (self.errors > self.rules.errors_max && self.rules.mode == Mode::Enforce)
             .then_some(Ending::Said(Answer::Refused(Refusal::TooManyErrors)))
     }
 

@@ -8,19 +8,21 @@ mod admit;
 mod body;
 mod client;
 mod deeds;
+mod door;
 mod id;
 mod journal;
+mod judge;
 pub mod machine;
 pub mod offer;
 pub mod refusal;
 mod settings;
 mod trace;
 
+pub use door::{Arrival, DoorLog, knock};
 pub use id::SessionId;
 pub use settings::{AllowedVerb, BodyLineMax, LineMax, Settings};
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,18 +30,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Conversation};
-use crate::policy::{self, Stage};
+use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
+use crate::policy::{self, Mode};
 use crate::settings::{LogAddresses, Networks};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
-use crate::tls::{ServerTls, Stream};
-pub use admit::turn_away;
-use admit::{Addresses, NotAdmitted, Source, admit};
+use crate::tls::ServerTls;
+use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::Limits;
-use client::{Bound, Client, ClientError, Line};
+use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
 use machine::{Answer, Demand, Ending, Event, Machine, Moved, Privacy, Rules, Step};
+use refusal::Refusal;
 
 /// On which kind of listener a client came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,35 +81,44 @@ pub struct Service {
     pub tls: ServerTls,
     /// The guarded server.
     pub backend: Arc<Backend>,
+    /// How much and how often.
+    pub limits: Arc<ClientLimits>,
+    /// The places for sessions.
+    pub places: Arc<Places>,
+    /// Keeps the log of refusals at the door short.
+    pub door_log: DoorLog,
     /// Cancelled when sessions at rest shall end.
     pub draining: CancellationToken,
 }
 
 /// Serves one client from its first octet to its last.
-pub async fn serve(
-    service: Arc<Service>,
-    stream: Box<dyn Stream>,
-    listener: Listener,
-    peer: SocketAddr,
-    local: SocketAddr,
-) {
-    let id = SessionId::next();
-    let mut journal = Journal::new(id, listener, peer, service.log_addresses);
-    let admitted = timeout(
-        service.settings.timeout_handshake,
-        admit(&service, stream, listener, (peer, local), &mut journal),
-    );
-    match admitted.await {
-        Ok(Ok((client, addresses, source))) => {
-            let mut session = Session::new(&service, id, client, listener, addresses, journal);
-            session.source = source;
+pub async fn serve(service: Arc<Service>, arrival: Arrival) {
+    let Arrival { caller, place } = arrival;
+    let (id, listener) = (SessionId::next(), caller.listener);
+    let mut journal = Journal::new(id, listener, caller.peer, service.log_addresses);
+    let admitted = tokio::select! {
+        biased;
+        () = place.must_leave() => None,
+        admitted = timeout(
+            service.settings.timeout_handshake,
+            admit(&service, caller, &mut journal),
+        ) => Some(admitted),
+    };
+    match admitted {
+        Some(Ok(Ok(admitted))) => {
+            let mut session = Session::new(&service, id, listener, admitted, place, journal);
             let ending = session.run().await;
             session.finish(ending).await;
         }
-        Ok(Err(NotAdmitted(reason))) => journal.cut_off(&reason),
-        Err(_) => journal.cut_off(&"no handshake in time"),
+        Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(&reason),
+        Some(Ok(Err(NotAdmitted::TurnedAway))) => {}
+        Some(Err(_)) => journal.cut_off(&"no handshake in time"),
+        None => journal.cut_off(&"places run out"),
     }
 }
+
+/// Recipients of one message where `MODE=monitor` lets more come than `RCPT_MAX`.
+const RECIPIENTS_CAP: usize = 10_000;
 
 /// How long the last reply may take to be written and read.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -117,6 +129,9 @@ struct Session<'a> {
     client: Client,
     addresses: Addresses,
     source: Source,
+    place: Place,
+    /// Counts the connection out when the session is over.
+    _permit: Permit,
     machine: Machine,
     limits: Limits,
     backend: Option<Conversation>,
@@ -126,6 +141,8 @@ struct Session<'a> {
     recipient: Option<ForwardPath>,
     /// Messages begun so far; part of their ids.
     messages: u32,
+    /// Errors that the client has been held up for.
+    errors: u32,
 }
 
 /// The BDAT message that is being relayed.
@@ -138,12 +155,16 @@ impl<'a> Session<'a> {
     fn new(
         service: &'a Service,
         id: SessionId,
-        client: Client,
         listener: Listener,
-        addresses: Addresses,
+        admitted: Admitted,
+        place: Place,
         journal: Journal,
     ) -> Self {
         let settings = &service.settings;
+        let mode = service.policy.mode;
+        let recipients_max = usize::try_from(settings.rcpt_max)
+            .unwrap_or(usize::MAX)
+            .min(service.backend.recipients_max());
         let mut backend = service.backend.keywords().unwrap_or_default();
         if settings.body_line_max.0.is_some() {
             // Lines are not counted in chunks.
@@ -169,11 +190,15 @@ impl<'a> Session<'a> {
                 .map(|allowed| allowed.0)
                 .collect(),
             max_size,
-            recipients_max: usize::try_from(settings.rcpt_max)
-                .unwrap_or(usize::MAX)
-                .min(service.backend.recipients_max()),
+            recipients_max,
+            recipients_cap: match mode {
+                Mode::Enforce => recipients_max,
+                Mode::Monitor => RECIPIENTS_CAP.min(service.backend.recipients_max()),
+            },
             errors_max: settings.error_max,
+            junk_max: settings.junk_max,
             newline: settings.bare_newline,
+            mode,
         };
         let limits = Limits {
             max_size,
@@ -191,9 +216,11 @@ impl<'a> Session<'a> {
         Self {
             service,
             id,
-            client,
-            addresses,
-            source: Source::Client,
+            client: admitted.client,
+            addresses: admitted.addresses,
+            source: admitted.source,
+            place,
+            _permit: admitted.permit,
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
@@ -204,11 +231,13 @@ impl<'a> Session<'a> {
             journal,
             recipient: None,
             messages: 0,
+            errors: 0,
         }
     }
 
     async fn run(&mut self) -> Ending {
-        let mut step = self.machine.advance(Event::Opened);
+        let opened = self.open().await;
+        let mut step = self.machine.advance(opened);
         loop {
             let challenged = matches!(step, Step::Challenge(_));
             let event = match step {
@@ -216,20 +245,7 @@ impl<'a> Session<'a> {
                 Step::Listen => self.listen().await,
                 Step::Challenge(reply) => self.challenge(&reply).await,
                 Step::Upgrade(reply) => self.upgrade(&reply).await,
-                Step::Judge(standing, recipient) => {
-                    let client = match self.source {
-                        Source::Client => Some(self.addresses.0.ip()),
-                        Source::Balancer => None,
-                    };
-                    let stage = Stage::Recipient {
-                        client,
-                        standing,
-                        recipient: &recipient,
-                    };
-                    let verdict = policy::judge(&self.service.policy, &stage);
-                    self.recipient = Some(recipient);
-                    Event::Judged(verdict)
-                }
+                Step::Judge(question) => self.judge(question),
                 Step::Connect => self.connect().await,
                 Step::Exchange(command) => self.exchange(&command).await,
                 Step::ExchangeAuth(line) => self.exchange_auth(&line).await,
@@ -252,7 +268,32 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The pause before the greeting (`GREET_DELAY`): who speaks in it has not
+    /// read RFC 5321 3.1, as spam engines have not.
+    async fn open(&mut self) -> Event {
+        let delay = self.service.settings.greet_delay;
+        if delay.is_zero() {
+            return Event::Opened;
+        }
+        let silence = tokio::select! {
+            () = self.place.must_leave() => return Event::MustLeave,
+            silence = self.client.silence(delay) => silence,
+        };
+        match silence {
+            Silence::Kept => Event::Opened,
+            Silence::Broken if self.service.policy.mode == Mode::Monitor => {
+                self.would_refuse(&Refusal::EarlyTalker);
+                Event::Opened
+            }
+            Silence::Broken => Event::SpokeFirst,
+            Silence::Gone => Event::Gone,
+        }
+    }
+
     async fn finish(mut self, ending: Ending) {
+        if let Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) = &ending {
+            self.count_offence(refusal);
+        }
         // First the backend: a client that does not read must not hold it.
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {
@@ -277,6 +318,10 @@ impl<'a> Session<'a> {
             self.machine.envelope(),
             self.recipient.take().as_ref(),
         );
+        if self.machine.identity().is_some() || self.machine.envelope().is_some() {
+            self.place.useful();
+        }
+        self.hold_up().await;
         match self.say(answer).await {
             Ok(()) => self.listen().await,
             Err(error) => trouble(&error),
@@ -296,15 +341,21 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self) -> Event {
-        let line = if self.machine.at_rest() {
-            tokio::select! {
-                biased;
-                () = self.service.draining.cancelled() => return Event::Draining,
-                line = self.client.line(Bound::Command) => line,
+        let draining = async {
+            if self.machine.at_rest() {
+                self.service.draining.cancelled().await;
+            } else {
+                std::future::pending::<()>().await;
             }
-        } else {
-            self.client.line(Bound::Command).await
         };
+        self.place.waits();
+        let line = tokio::select! {
+            biased;
+            () = draining => return Event::Draining,
+            line = self.client.line(Bound::Command) => line,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
         match line {
             Err(error) => trouble(&error),
             Ok(Line {

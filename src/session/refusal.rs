@@ -2,7 +2,9 @@
 //!
 //! Pure. A refusal that the backend gave is not here; it passes as it came.
 
-use crate::policy::Finding;
+use std::time::Duration;
+
+use crate::policy::{Finding, Limit};
 use crate::smtp::command::{CommandError, Verb};
 use crate::smtp::dot::BodyOffence;
 use crate::smtp::line::LineOffence;
@@ -63,6 +65,10 @@ pub enum Refusal {
     ShuttingDown,
     /// `SESSIONS_MAX` is reached.
     Busy,
+    /// The client spoke before the greeting (RFC 5321 4.3.1).
+    EarlyTalker,
+    /// The client kept us waiting while places ran out.
+    Shed,
 }
 
 impl Refusal {
@@ -91,6 +97,18 @@ impl Refusal {
                 | Self::Mechanism
                 | Self::NeedsSmtpUtf8
                 | Self::Body(_)
+        )
+    }
+
+    /// Whether a session that ends over it counts against `OFFENCE_RATE`.
+    pub fn is_offence(&self) -> bool {
+        matches!(
+            self,
+            Self::EarlyTalker
+                | Self::TooManyErrors
+                | Self::Pipelined(_)
+                | Self::Line(LineOffence::BareCr | LineOffence::BareLf | LineOffence::Nul)
+                | Self::Command(CommandError::ForeignProtocol)
         )
     }
 
@@ -125,6 +143,18 @@ impl Refusal {
             Self::TooManyRecipients => "recipients",
             Self::Policy(Finding::ForeignDomain) => "relay-denied",
             Self::Policy(Finding::HiddenRoute) => "hidden-route",
+            Self::Policy(Finding::Rate { limit, .. }) => match limit {
+                Limit::Connections => "conn-rate",
+                Limit::Messages => "msg-rate",
+                Limit::Recipients => "rcpt-rate",
+                Limit::AuthFailures => "auth-fail-rate",
+                Limit::Floods => "flood-rate",
+                Limit::Offences => "offence-rate",
+            },
+            Self::Policy(Finding::Crowd { .. }) => "conn-max",
+            Self::Policy(Finding::Banned { .. }) => "banned",
+            Self::EarlyTalker => "early-talker",
+            Self::Shed => "stress",
             Self::TooManyErrors => "errors",
             Self::BackendGone => "backend-gone",
             Self::BackendTls => "backend-tls",
@@ -207,9 +237,9 @@ impl Refusal {
                 3,
                 "Too many recipients in one message; send the rest in another",
             ),
-            Self::Policy(Finding::ForeignDomain | Finding::HiddenRoute) => {
-                (550, 5, 7, 1, "Relaying denied")
-            }
+            Self::Policy(finding) => return of_finding(finding),
+            Self::EarlyTalker => (554, 5, 7, 1, "You spoke before the greeting; closing"),
+            Self::Shed => (421, 4, 4, 2, "Too busy to wait for you; try again later"),
             Self::Body(BodyOffence::BareCr) => (554, 5, 6, 0, "CR without LF in the message"),
             Self::Body(BodyOffence::BareLf) => (554, 5, 6, 0, "LF without CR in the message"),
             Self::Body(BodyOffence::Nul) => (554, 5, 6, 0, "NUL in the message"),
@@ -259,4 +289,48 @@ impl Refusal {
         };
         (code, class, subject, detail, text.to_owned())
     }
+}
+
+/// How long a client that comes too often at once is told to wait: nobody knows
+/// when a connection ends.
+const CROWD_WAIT: Duration = Duration::from_secs(30);
+
+fn of_finding(finding: &Finding) -> (u16, u8, u16, u16, String) {
+    match finding {
+        Finding::ForeignDomain | Finding::HiddenRoute => {
+            (550, 5, 7, 1, "Relaying denied".to_owned())
+        }
+        Finding::Rate {
+            limit,
+            network,
+            wait,
+        } => {
+            let (code, detail) = match limit {
+                Limit::Messages => (450, 1),
+                Limit::Recipients => (452, 1),
+                Limit::Connections | Limit::AuthFailures | Limit::Floods | Limit::Offences => {
+                    (421, 0)
+                }
+            };
+            let whom = network.map_or_else(|| "all".to_owned(), |network| network.to_string());
+            let text = format!("{} reached by {whom}; {}", limit.name(), again_in(*wait));
+            (code, 4, 7, detail, text)
+        }
+        Finding::Crowd { network, most } => {
+            let text = format!(
+                "CONN_MAX reached: {network} has {most} connections open; {}",
+                again_in(CROWD_WAIT)
+            );
+            (421, 4, 7, 0, text)
+        }
+        Finding::Banned { network, left } => {
+            let text = format!("{network} is banned; {}", again_in(*left));
+            (421, 4, 7, 0, text)
+        }
+    }
+}
+
+fn again_in(wait: Duration) -> String {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    format!("try again in {seconds} s")
 }

@@ -15,6 +15,12 @@ section! {
         rcpt_max: u32 = "100", example "50";
         /// Protocol errors of one session before `421`.
         error_max: u32 = "10", example "5";
+        /// Commands that move no mail (NOOP, RSET, HELO, EHLO, VRFY, EXPN, ETRN, HELP) between two messages of a session; each one more is an error.
+        junk_max: u32 = "30", example "10";
+        /// Longest pause before the reply to a client in error. The third error is held up for a quarter of a second, each further one twice as long. `0s` for none.
+        tarpit: Duration = "5s", example "0s";
+        /// Pause before the greeting; whoever speaks first is refused (`554`).
+        greet_delay: Duration = "0s", example "2s";
         /// Message size; the backend's SIZE when unset, and `25M` when it has none.
         max_size: Option<Size>, example "50M";
         /// Longest wait for one whole command line, first byte or last.

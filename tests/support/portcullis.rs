@@ -14,6 +14,10 @@ use super::{Finished, Postfix, Running, Smtp, free_address, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
+/// All clients of a test come from one address and err on purpose: what keeps
+/// such a client short is off unless the test is about it.
+const UNLIMITED: [(&str, &str); 2] = [("LIMIT_EXEMPT", "127.0.0.0/8"), ("TARPIT", "0s")];
+
 pub struct Portcullis {
     /// The MX listener.
     pub mx: SocketAddr,
@@ -39,8 +43,9 @@ impl Portcullis {
             ("LISTEN_TLS", tls.to_string()),
             ("LISTEN_SUBMISSION", submission.to_string()),
         ];
+        let unlimited = UNLIMITED.map(|(name, value)| (name, value.to_owned()));
         let mut command = command(settings);
-        for (name, value) in &listeners {
+        for (name, value) in listeners.iter().chain(&unlimited) {
             if settings.iter().all(|(given, _)| given != name) {
                 command.env(format!("PORTCULLIS_{name}"), value);
             }

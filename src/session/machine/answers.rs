@@ -1,15 +1,15 @@
 //! What the machine does when an answer comes that it waited for.
 
-use crate::policy::Verdict;
+use crate::policy::{Finding, Verdict};
 use crate::session::refusal::Refusal;
-use crate::smtp::command::{AuthLine, Bdat, Command, CommandError};
+use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Rcpt};
 use crate::smtp::parameters::RcptParameters;
 use crate::smtp::reply::Reply;
 
 use super::commands::without_route;
 use super::{
-    Answer, Behind, Ending, Envelope, Event, Guess, Identity, Line, Lost, Machine, Moved, Pending,
-    Phase, Privacy, Relogin, Step, Unavailable, Wish, end,
+    Answer, Asked, Behind, Ending, Envelope, Event, Guess, Identity, Line, Lost, Machine, Moved,
+    Pending, Phase, Privacy, Question, Relogin, Step, Unavailable, Wish, end,
 };
 
 /// More challenges than any mechanism in use sends (SCRAM two, GSSAPI a few).
@@ -44,20 +44,7 @@ impl Machine {
                 self.state = super::State::Idle(Phase::Start);
                 Step::Listen
             }
-            (Pending::Judge(rcpt), Event::Judged(Verdict::Pass)) => {
-                let dsn = self
-                    .link
-                    .as_ref()
-                    .is_some_and(|link| link.keywords.contains("DSN"));
-                if rcpt.parameters != RcptParameters::default() && !dsn {
-                    return self.refuse(phase, Refusal::BackendChanged);
-                }
-                let command = Command::Rcpt(without_route(&rcpt));
-                self.await_with(phase, Pending::Rcpt(rcpt.to), Step::Exchange(command))
-            }
-            (Pending::Judge(_), Event::Judged(Verdict::Refuse(finding))) => {
-                self.refuse(phase, Refusal::Policy(finding))
-            }
+            (Pending::Judge(asked), Event::Judged(verdict)) => self.judged(phase, asked, verdict),
             (Pending::Connect(wish), Event::Connected(Ok(link))) => {
                 self.link = Some(link);
                 self.send(phase, wish, Line::Fresh)
@@ -78,6 +65,46 @@ impl Machine {
             (pending, Event::Answered(Err(Lost))) => self.lost_while(phase, pending),
             _ => end(Refusal::BackendNonsense),
         }
+    }
+
+    pub(super) fn ask(&mut self, phase: Phase, asked: Asked, question: Question) -> Step {
+        self.await_with(phase, Pending::Judge(asked), Step::Judge(question))
+    }
+
+    fn judged(&mut self, phase: Phase, asked: Asked, verdict: Verdict) -> Step {
+        match (asked, verdict) {
+            (_, Verdict::Refuse(finding @ Finding::Banned { .. }))
+            | (Asked::FailedSignIn(_), Verdict::Refuse(finding)) => end(Refusal::Policy(finding)),
+            (Asked::FailedSignIn(reply), Verdict::Pass) => self.not_signed_in(phase, reply),
+            (Asked::Message(mail), Verdict::Pass) => self.with_link(phase, Wish::Mail(mail)),
+            (Asked::Message(_), Verdict::Refuse(finding)) => {
+                let answer = Answer::Refused(Refusal::Policy(finding));
+                self.answer(phase.failed(&answer), answer)
+            }
+            (Asked::Recipient(rcpt), Verdict::Pass) => self.offer_recipient(phase, rcpt),
+            (Asked::Recipient(_), Verdict::Refuse(finding)) => {
+                self.refuse(phase, Refusal::Policy(finding))
+            }
+        }
+    }
+
+    fn not_signed_in(&mut self, phase: Phase, reply: Reply) -> Step {
+        match self.count_error() {
+            Some(ending) => Step::End(ending),
+            None => self.answer(phase, Answer::Backend(reply)),
+        }
+    }
+
+    fn offer_recipient(&mut self, phase: Phase, rcpt: Rcpt) -> Step {
+        let dsn = self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.keywords.contains("DSN"));
+        if rcpt.parameters != RcptParameters::default() && !dsn {
+            return self.refuse(phase, Refusal::BackendChanged);
+        }
+        let command = Command::Rcpt(without_route(&rcpt));
+        self.await_with(phase, Pending::Rcpt(rcpt.to), Step::Exchange(command))
     }
 
     fn unavailable(&mut self, phase: Phase, wish: &Wish, unavailable: Unavailable) -> Step {
@@ -154,11 +181,11 @@ impl Machine {
             (Pending::Auth(guess), Class::Done) if reply.code() == 235 => {
                 self.signed_in(phase, guess, reply)
             }
+            (Pending::Auth(_), Class::Refused) if is_failed_sign_in(&reply) => {
+                self.ask(phase, Asked::FailedSignIn(reply), Question::FailedSignIn)
+            }
             (Pending::Auth(_) | Pending::AuthCancel(None), Class::Refused) => {
-                match self.count_error() {
-                    Some(ending) => Step::End(ending),
-                    None => self.answer(phase, Answer::Backend(reply)),
-                }
+                self.not_signed_in(phase, reply)
             }
             (Pending::AuthCancel(Some(answer)), Class::Refused) => self.answer(phase, answer),
 
@@ -222,7 +249,11 @@ impl Machine {
         let phase = phase.without_transaction();
         match moved {
             Moved::Answered(reply) => match class(&reply) {
-                Class::Done | Class::Refused => self.answer(phase, Answer::Backend(reply)),
+                Class::Done => {
+                    self.junk = 0;
+                    self.answer(phase, Answer::Backend(reply))
+                }
+                Class::Refused => self.answer(phase, Answer::Backend(reply)),
                 Class::Closing => closing(reply),
                 Class::More | Class::Nonsense => end(Refusal::BackendNonsense),
             },
@@ -237,6 +268,7 @@ impl Machine {
         match moved {
             Moved::Answered(reply) => match (class(&reply), phase) {
                 (Class::Done, phase) if bdat.last => {
+                    self.junk = 0;
                     self.answer(phase.without_transaction(), Answer::Backend(reply))
                 }
                 (Class::Done, Phase::Mail(greeted, envelope)) => self.answer(
@@ -341,6 +373,11 @@ impl Machine {
 
 fn refused(refusal: Refusal) -> Ending {
     Ending::Said(Answer::Refused(refusal))
+}
+
+/// RFC 4954 6: the credentials were refused, not the mechanism and not for now.
+fn is_failed_sign_in(reply: &Reply) -> bool {
+    matches!(reply.code(), 500..=599) && !matches!(reply.code(), 504 | 534 | 538)
 }
 
 /// Where a transaction stands after a chunk failed.

@@ -9,8 +9,8 @@ use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 
 use super::{
-    Answer, Behind, Demand, Ending, Greeted, Guess, Hello, Line, Machine, Pending, Phase, Privacy,
-    Protocol, Relogin, Step, Wish, end, own,
+    Answer, Asked, Behind, Demand, Ending, Greeted, Guess, Hello, Line, Machine, Pending, Phase,
+    Privacy, Protocol, Question, Relogin, Step, Wish, end, own,
 };
 
 /// A refused chunk larger than this many times `MAX_SIZE` is not read to its end.
@@ -21,6 +21,14 @@ impl Machine {
         let verb = command.verb();
         if behind == Behind::Octets && ends_group(verb) {
             return end(Refusal::Pipelined(verb));
+        }
+        if moves_no_mail(verb) {
+            self.junk = self.junk.saturating_add(1);
+            if self.junk > self.rules.junk_max
+                && let Some(ending) = self.count_error()
+            {
+                return Step::End(ending);
+            }
         }
         match command {
             Command::Ehlo(name) => self.hello_command(
@@ -134,7 +142,7 @@ impl Machine {
                 let phase = Phase::Greeted(greeted);
                 match objection {
                     Some(refusal) => self.refuse(phase, refusal),
-                    None => self.with_link(phase, Wish::Mail(mail)),
+                    None => self.ask(phase, Asked::Message(mail), Question::Message),
                 }
             }
         }
@@ -190,7 +198,7 @@ impl Machine {
     fn rcpt(&mut self, phase: Phase, rcpt: Rcpt) -> Step {
         match &phase {
             Phase::Mail(greeted, envelope) => {
-                if envelope.recipients.len() >= self.rules.recipients_max {
+                if envelope.recipients.len() >= self.rules.recipients_cap {
                     return self.refuse(phase, Refusal::TooManyRecipients);
                 }
                 if !rcpt.to.is_ascii() && !envelope.mail.parameters.smtputf8 {
@@ -205,8 +213,8 @@ impl Machine {
                     Some(_) => Standing::Authenticated,
                     None => Standing::Stranger,
                 };
-                let step = Step::Judge(standing, rcpt.to.clone());
-                self.await_with(phase, Pending::Judge(rcpt), step)
+                let question = Question::Recipient(standing, rcpt.to.clone());
+                self.ask(phase, Asked::Recipient(rcpt), question)
             }
             Phase::Failed(_, answer) => {
                 let answer = answer.clone();
@@ -391,6 +399,27 @@ pub(super) fn without_route(rcpt: &Rcpt) -> Rcpt {
     Rcpt {
         to,
         parameters: rcpt.parameters.clone(),
+    }
+}
+
+/// Commands that a client may send without end and that cost it nothing.
+fn moves_no_mail(verb: Verb) -> bool {
+    match verb {
+        Verb::Ehlo
+        | Verb::Helo
+        | Verb::Rset
+        | Verb::Noop
+        | Verb::Vrfy
+        | Verb::Expn
+        | Verb::Etrn
+        | Verb::Help => true,
+        Verb::StartTls
+        | Verb::Auth
+        | Verb::Mail
+        | Verb::Rcpt
+        | Verb::Data
+        | Verb::Bdat
+        | Verb::Quit => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The words between the machine and the loop: rules, events, steps, and what
 //! they carry.
 
-use crate::policy::{Standing, Verdict};
+use crate::policy::{Mode, Standing, Verdict};
 use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Verb};
 use crate::smtp::dot::{BareNewline, BodyOffence};
 use crate::smtp::ehlo::Keywords;
@@ -26,10 +26,16 @@ pub struct Rules {
     pub allowed: Vec<Verb>,
     /// Largest message, octets.
     pub max_size: u64,
-    /// Most recipients of one message.
+    /// Most recipients of one message, as announced.
     pub recipients_max: usize,
+    /// Most recipients of one message that are taken whatever `mode` says.
+    pub recipients_cap: usize,
     /// Most protocol errors of one session.
     pub errors_max: u32,
+    /// Commands that move no mail, between two messages, before they are errors.
+    pub junk_max: u32,
+    /// Whether errors end a session.
+    pub mode: Mode,
     /// What is done about a bare CR or LF in a body.
     pub newline: BareNewline,
 }
@@ -68,6 +74,8 @@ pub enum Behind {
 pub enum Event {
     /// The client has been admitted.
     Opened,
+    /// The client spoke before it was greeted.
+    SpokeFirst,
     /// A line came that is no line.
     Offence(LineOffence),
     /// A command line came and was parsed.
@@ -88,6 +96,8 @@ pub enum Event {
     Discarded,
     /// The client took longer than allowed.
     TimedOut,
+    /// The client kept us waiting, and its place is needed.
+    MustLeave,
     /// The client has gone.
     Gone,
     /// The process is stopping and the session is at rest.
@@ -105,8 +115,8 @@ pub enum Step {
     Challenge(Reply),
     /// Say this 220, hang up towards the backend, shake hands with the client.
     Upgrade(Reply),
-    /// Ask policy about a recipient.
-    Judge(Standing, ForwardPath),
+    /// Ask limits and policy.
+    Judge(Question),
     /// Open the backend and introduce the client.
     Connect,
     /// Send one command to the backend and await one reply.
@@ -121,6 +131,17 @@ pub enum Step {
     Discard(u64),
     /// Nothing more: hang up.
     End(Ending),
+}
+
+/// What limits and policy are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// May the client begin another message?
+    Message,
+    /// May this recipient be offered to the backend?
+    Recipient(Standing, ForwardPath),
+    /// The backend has refused a sign-in: may the client stay?
+    FailedSignIn,
 }
 
 /// A reply to the client, and whose it is.

@@ -36,6 +36,9 @@ fn rules() -> Rules {
         allowed: Vec::new(),
         max_size: 1000,
         recipients_max: 7,
+        recipients_cap: 7,
+        junk_max: 100,
+        mode: crate::policy::Mode::Enforce,
         errors_max: 5,
         newline: BareNewline::Reject,
     }

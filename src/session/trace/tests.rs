@@ -40,6 +40,9 @@ fn signed_in() -> Identity {
         allowed: Vec::new(),
         max_size: 1000,
         recipients_max: 3,
+        recipients_cap: 3,
+        junk_max: 100,
+        mode: crate::policy::Mode::Enforce,
         errors_max: 5,
         newline: BareNewline::Reject,
     };

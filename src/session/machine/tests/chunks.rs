@@ -15,7 +15,7 @@ fn relays(step: &Step) -> bool {
 fn chunks_follow_one_another_up_to_the_last() {
     let (mut machine, _) = after(Privacy::Clear, &transaction());
     assert!(machine.is_first_chunk());
-    let step = machine.advance(command("BDAT 10"));
+    let step = advance(&mut machine, command("BDAT 10"));
     assert_eq!(
         step,
         Step::RelayChunk(Bdat {
@@ -23,13 +23,13 @@ fn chunks_follow_one_another_up_to_the_last() {
             last: false
         })
     );
-    assert_eq!(code(&machine.advance(taken(250))), 250);
+    assert_eq!(code(&advance(&mut machine, taken(250))), 250);
     assert!(!machine.is_first_chunk());
-    assert!(relays(&machine.advance(command("BDAT 20"))));
-    machine.advance(taken(250));
+    assert!(relays(&advance(&mut machine, command("BDAT 20"))));
+    advance(&mut machine, taken(250));
     assert_eq!(machine.octets(), 30);
-    assert!(relays(&machine.advance(command("BDAT 0 LAST"))));
-    assert_eq!(code(&machine.advance(taken(250))), 250);
+    assert!(relays(&advance(&mut machine, command("BDAT 0 LAST"))));
+    assert_eq!(code(&advance(&mut machine, taken(250))), 250);
     assert!(machine.envelope().is_none() && machine.at_rest());
     assert_eq!(machine.octets(), 0);
 }
@@ -41,7 +41,10 @@ fn neither_data_nor_rcpt_nor_mail_comes_between_chunks() {
     for line in ["DATA", "RCPT TO:<y@example.org>", "MAIL FROM:<a@b.test>"] {
         let (mut machine, step) = after(Privacy::Clear, &and(begun.clone(), &[command(line)]));
         assert!(!ended(&step) && code(&step) == 503, "{line}: {step:?}");
-        assert!(relays(&machine.advance(command("BDAT 1 LAST"))), "{line}");
+        assert!(
+            relays(&advance(&mut machine, command("BDAT 1 LAST"))),
+            "{line}"
+        );
     }
 }
 
@@ -50,7 +53,7 @@ fn rset_between_chunks_ends_the_transaction_at_the_backend_too() {
     let begun = and(transaction(), &[command("BDAT 10"), taken(250)]);
     let (mut machine, step) = after(Privacy::Clear, &and(begun, &[command("RSET")]));
     assert_eq!(step, Step::Exchange(Command::Rset));
-    assert_eq!(code(&machine.advance(answered(250))), 250);
+    assert_eq!(code(&advance(&mut machine, answered(250))), 250);
     assert!(machine.envelope().is_none());
 }
 
@@ -61,7 +64,7 @@ fn the_octets_of_a_chunk_out_of_sequence_are_never_commands() {
     for events in [vec![], hello, no_rcpt] {
         let (mut machine, step) = after(Privacy::Clear, &and(events, &[command("BDAT 7")]));
         assert_eq!(step, Step::Discard(7));
-        assert_eq!(code(&machine.advance(Event::Discarded)), 503);
+        assert_eq!(code(&advance(&mut machine, Event::Discarded)), 503);
     }
 }
 
@@ -84,9 +87,9 @@ fn chunks_larger_together_than_max_size_are_thrown_away_and_reset() {
     );
     let (mut machine, step) = after(Privacy::Clear, &events);
     assert_eq!(step, Step::Discard(991));
-    let step = machine.advance(Event::Discarded);
+    let step = advance(&mut machine, Event::Discarded);
     assert_eq!(step, Step::Exchange(Command::Rset));
-    assert_eq!(code(&machine.advance(answered(250))), 552);
+    assert_eq!(code(&advance(&mut machine, answered(250))), 552);
     assert!(machine.envelope().is_none());
 
     let exactly = and(
@@ -104,15 +107,18 @@ fn what_was_pipelined_behind_a_refused_chunk_gets_the_same_answer() {
     let refused = and(transaction(), &[command("BDAT 10"), taken(452)]);
     let (mut machine, step) = after(Privacy::Clear, &refused);
     assert_eq!(step, Step::Exchange(Command::Rset));
-    assert_eq!(code(&machine.advance(answered(250))), 452);
+    assert_eq!(code(&advance(&mut machine, answered(250))), 452);
     assert!(machine.envelope().is_none());
-    assert_eq!(machine.advance(command("BDAT 5")), Step::Discard(5));
-    assert_eq!(code(&machine.advance(Event::Discarded)), 452);
-    assert_eq!(machine.advance(command("BDAT 5 LAST")), Step::Discard(5));
-    assert_eq!(code(&machine.advance(Event::Discarded)), 452);
+    assert_eq!(advance(&mut machine, command("BDAT 5")), Step::Discard(5));
+    assert_eq!(code(&advance(&mut machine, Event::Discarded)), 452);
+    assert_eq!(
+        advance(&mut machine, command("BDAT 5 LAST")),
+        Step::Discard(5)
+    );
+    assert_eq!(code(&advance(&mut machine, Event::Discarded)), 452);
     // The last one ended it.
-    machine.advance(command("BDAT 5"));
-    assert_eq!(code(&machine.advance(Event::Discarded)), 503);
+    advance(&mut machine, command("BDAT 5"));
+    assert_eq!(code(&advance(&mut machine, Event::Discarded)), 503);
 }
 
 #[test]
@@ -129,10 +135,10 @@ fn a_chunk_that_broke_gets_one_honest_answer_and_the_rest_the_same() {
         let (mut machine, step) = after(Privacy::Clear, &events);
         assert_eq!(code(&step), expected, "{moved:?}");
         assert!(machine.envelope().is_none());
-        machine.advance(command("BDAT 5 LAST"));
-        assert_eq!(code(&machine.advance(Event::Discarded)), expected);
+        advance(&mut machine, command("BDAT 5 LAST"));
+        assert_eq!(code(&advance(&mut machine, Event::Discarded)), expected);
         // The connection went with it.
-        let step = machine.advance(command("MAIL FROM:<a@b.test>"));
+        let step = advance(&mut machine, command("MAIL FROM:<a@b.test>"));
         assert_eq!(step, Step::Connect);
     }
 }
@@ -153,11 +159,11 @@ fn no_chunks_where_they_were_not_offered() {
         },
     ] {
         let mut machine = Machine::new(rules, Privacy::Clear);
-        machine.advance(Event::Opened);
+        advance(&mut machine, Event::Opened);
         for event in transaction() {
-            machine.advance(event);
+            advance(&mut machine, event);
         }
-        assert_eq!(code(&machine.advance(command("BDAT 5"))), 502);
+        assert_eq!(code(&advance(&mut machine, command("BDAT 5"))), 502);
     }
 }
 
@@ -171,7 +177,7 @@ fn no_chunks_over_a_connection_that_does_not_take_them() {
     }));
     let (mut machine, step) = after(Privacy::Clear, &and(events, &[command("BDAT 5 LAST")]));
     assert_eq!(step, Step::Discard(5));
-    let step = machine.advance(Event::Discarded);
+    let step = advance(&mut machine, Event::Discarded);
     assert_eq!(step, Step::Exchange(Command::Rset));
-    assert_eq!(code(&machine.advance(answered(250))), 451);
+    assert_eq!(code(&advance(&mut machine, answered(250))), 451);
 }

@@ -99,7 +99,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Discarded),
         8 => auth_line.prop_map(|line| Event::AuthLine(AuthLine::parse(line.as_bytes()), Behind::Nothing)),
         1 => offence.prop_map(Event::Offence),
-        1 => prop_oneof![Just(Event::Draining), Just(Event::TimedOut), Just(Event::Gone), Just(Event::Opened)],
+        1 => prop_oneof![Just(Event::Draining), Just(Event::SpokeFirst), Just(Event::MustLeave), Just(Event::TimedOut), Just(Event::Gone), Just(Event::Opened)],
     ]
 }
 

@@ -1,0 +1,235 @@
+//! Who is banned, for how long, and how often it has been.
+//!
+//! The source is banned, never an account. A ban doubles when it is repeated
+//! within a day of its end. The table is bounded; one that is full takes no
+//! further ban, and the rates go on deciding.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
+use ipnet::IpNet;
+
+/// How long a ban is remembered after its end, and how long one may last.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Octets that a ban costs at worst: entry and control byte in a table that has
+/// just doubled, and half of that again while it moves.
+pub(super) const OCTETS: usize = 3 * (size_of::<(IpNet, Ban)>() + 1);
+
+/// What a source was banned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BanReason {
+    /// More failed sign-ins than `AUTH_FAIL_RATE`.
+    AuthFailures,
+    /// More refused connections than `FLOOD_RATE`.
+    Flood,
+    /// More sessions that ended over a protocol offence than `OFFENCE_RATE`.
+    Offences,
+}
+
+impl fmt::Display for BanReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AuthFailures => "auth-failures",
+            Self::Flood => "flood",
+            Self::Offences => "offences",
+        })
+    }
+}
+
+/// One ban, in force or remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Ban {
+    /// Until when.
+    pub until: Instant,
+    /// How many there were in a row.
+    pub strikes: u32,
+    /// What for.
+    pub reason: BanReason,
+}
+
+/// The bans.
+pub(super) struct Bans {
+    table: DashMap<IpNet, Ban, RandomState>,
+    /// Kept beside the table, whose own count asks every shard.
+    count: AtomicUsize,
+    most: usize,
+    first: Duration,
+}
+
+impl Bans {
+    /// Bans of `first` at least, in `octets` of memory.
+    pub(super) fn new(first: Duration, octets: usize) -> Self {
+        Self {
+            table: DashMap::default(),
+            count: AtomicUsize::new(0),
+            most: octets / OCTETS,
+            first,
+        }
+    }
+
+    /// How long the source is still banned.
+    pub(super) fn left(&self, source: &IpNet, now: Instant) -> Option<Duration> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let left = self.table.get(source)?.until.checked_duration_since(now)?;
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Bans a source and says for how long; `None` when it is banned already,
+    /// when bans are off or the table is full.
+    pub(super) fn ban(&self, source: IpNet, reason: BanReason, now: Instant) -> Option<Duration> {
+        if self.first.is_zero() {
+            return None;
+        }
+        match self.table.entry(source) {
+            Entry::Vacant(vacant) => {
+                if self.count.fetch_add(1, Ordering::Relaxed) >= self.most {
+                    self.count.fetch_sub(1, Ordering::Relaxed);
+                    return None;
+                }
+                let ban = Ban {
+                    until: now + self.first,
+                    strikes: 1,
+                    reason,
+                };
+                vacant.insert(ban);
+                Some(self.first)
+            }
+            Entry::Occupied(mut occupied) => {
+                let old = *occupied.get();
+                if old.until > now {
+                    return None;
+                }
+                let strikes = if forgotten(&old, now) {
+                    1
+                } else {
+                    old.strikes.saturating_add(1)
+                };
+                let length = length(self.first, strikes);
+                occupied.insert(Ban {
+                    until: now + length,
+                    strikes,
+                    reason,
+                });
+                Some(length)
+            }
+        }
+    }
+
+    /// Forgets what is over for a day, one shard of the table at a time.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut gone = 0;
+        self.table.retain(|_, ban| {
+            let keep = !forgotten(ban, now);
+            if !keep {
+                gone += 1;
+            }
+            keep
+        });
+        if gone > 0 {
+            self.count.fetch_sub(gone, Ordering::Relaxed);
+            self.table.shrink_to_fit();
+        }
+    }
+
+    /// The bans in force.
+    pub(super) fn list(&self, now: Instant) -> Vec<(IpNet, Ban)> {
+        let bans = self
+            .table
+            .iter()
+            .map(|entry| (*entry.key(), *entry.value()));
+        bans.filter(|(_, ban)| ban.until > now).collect()
+    }
+}
+
+/// `first`, doubled with each repetition up to a day.
+fn length(first: Duration, strikes: u32) -> Duration {
+    let doubled = 1_u32
+        .checked_shl(strikes.saturating_sub(1))
+        .and_then(|factor| first.checked_mul(factor));
+    doubled.unwrap_or(DAY).min(first.max(DAY))
+}
+
+fn forgotten(ban: &Ban, now: Instant) -> bool {
+    now.checked_duration_since(ban.until)
+        .is_some_and(|since| since >= DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn source(host: u8) -> IpNet {
+        format!("192.0.2.{host}/32").parse().unwrap()
+    }
+
+    fn bans(first: Duration) -> Bans {
+        Bans::new(first, 1 << 20)
+    }
+
+    #[test]
+    fn a_ban_doubles_when_repeated_and_stops_at_a_day() {
+        let (bans, mut now) = (bans(HOUR), Instant::now());
+        for hours in [1, 2, 4, 8, 16, 24, 24] {
+            let length = bans.ban(source(1), BanReason::Flood, now).unwrap();
+            assert_eq!(length, hours * HOUR);
+            assert_eq!(bans.left(&source(1), now), Some(length));
+            now += length;
+            assert_eq!(bans.left(&source(1), now), None);
+        }
+    }
+
+    #[test]
+    fn an_offence_during_a_ban_does_not_lengthen_it() {
+        let (bans, now) = (bans(HOUR), Instant::now());
+        bans.ban(source(1), BanReason::Flood, now);
+        let later = now + HOUR / 4;
+        assert_eq!(bans.ban(source(1), BanReason::Flood, later), None);
+        assert_eq!(bans.left(&source(1), later), Some(HOUR * 3 / 4));
+        assert_eq!(bans.left(&source(1), now + HOUR), None);
+    }
+
+    #[test]
+    fn a_day_of_peace_wipes_the_slate() {
+        let (bans, now) = (bans(HOUR), Instant::now());
+        bans.ban(source(1), BanReason::Flood, now);
+        let later = now + HOUR + DAY;
+        assert_eq!(bans.ban(source(1), BanReason::Flood, later), Some(HOUR));
+    }
+
+    #[test]
+    fn a_full_table_takes_no_further_ban_until_it_is_swept() {
+        let (bans, now) = (Bans::new(HOUR, OCTETS * 2), Instant::now());
+        assert!(bans.ban(source(1), BanReason::Flood, now).is_some());
+        assert!(bans.ban(source(2), BanReason::Flood, now).is_some());
+        assert_eq!(bans.ban(source(3), BanReason::Flood, now), None);
+        assert!(bans.left(&source(1), now).is_some());
+        bans.sweep(now + HOUR + DAY);
+        let later = now + HOUR + DAY;
+        assert!(bans.ban(source(3), BanReason::Flood, later).is_some());
+        assert_eq!(bans.list(later).len(), 1);
+    }
+
+    #[test]
+    fn no_time_means_no_bans() {
+        let (bans, now) = (bans(Duration::ZERO), Instant::now());
+        assert_eq!(bans.ban(source(1), BanReason::Flood, now), None);
+        assert_eq!(bans.left(&source(1), now), None);
+    }
+
+    #[test]
+    fn a_ban_longer_than_a_day_is_not_shortened() {
+        let (bans, now) = (bans(3 * DAY), Instant::now());
+        assert_eq!(bans.ban(source(1), BanReason::Flood, now), Some(3 * DAY));
+        let later = now + 3 * DAY;
+        assert_eq!(bans.ban(source(1), BanReason::Flood, later), Some(3 * DAY));
+    }
+}

@@ -1,0 +1,342 @@
+//! How much and how often: rates, connections at once, bans, and places.
+//!
+//! A client is a network (`PREFIX_V4`, `PREFIX_V6`); wider networks around it
+//! are counted too. [`Limits::admit`] is asked when a client connects,
+//! [`Limits::charge`] at MAIL, RCPT and failed sign-ins. Nothing here refuses
+//! by itself: it says what it found, and `MODE` is the business of who asks.
+//!
+//! Memory is bounded whatever addresses come. The buckets of rates live in
+//! tables that take three quarters of `LIMIT_MEMORY` and never grow; bans take
+//! the last quarter at most; connections at once are counted for sessions that
+//! exist, at about 300 octets a session at worst. With the defaults that is
+//! 16 MiB and 3 MB.
+
+mod bans;
+mod buckets;
+mod places;
+mod prefix;
+mod presence;
+mod rate;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use bans::{Ban, BanReason};
+pub use places::{Place, Places};
+pub use prefix::{PrefixV4, PrefixV6};
+pub use rate::{Allowance, Rate};
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use governor::clock::DefaultClock;
+use ipnet::IpNet;
+
+use crate::policy::{Finding, Limit};
+use crate::settings::{LogAddresses, Networks, Size, Value, section};
+use bans::Bans;
+use buckets::Buckets;
+use prefix::Widths;
+use presence::{Presence, Stay};
+
+section! {
+    /// How much and how often.
+    pub struct Settings {
+        /// New connections of a client; above it `421`. Rates are written `60/min`, `60/min burst 20`, `5/10min` or `off`; without a burst, it is the count.
+        conn_rate: Rate = "60/min burst 20", example "60/min burst 20";
+        /// Connections at once of a client; above it `421`. `off` for no bound.
+        conn_max: ConnMax = "20", example "50";
+        /// Connections at once in all. Above 80 % of it, clients that keep Portcullis waiting for ten seconds are closed, those that have done nothing useful yet first and sooner.
+        sessions_max: u32 = "10000", example "2000";
+        /// Messages of a client, counted at MAIL; above it `450`.
+        msg_rate: Rate = "120/min burst 60", example "120/min burst 60";
+        /// Recipients of a client, counted at RCPT; above it `452`.
+        rcpt_rate: Rate = "600/min burst 200", example "1000/h burst 100";
+        /// Failed sign-ins of a client; above it the client is banned.
+        auth_fail_rate: Rate = "5/10min", example "10/h";
+        /// Refused connections of a client; above it the client is banned.
+        flood_rate: Rate = "120/min", example "1000/h";
+        /// Sessions of a client that ended over a protocol offence (too many errors, smuggling, talking before the greeting, another protocol); above it the client is banned.
+        offence_rate: Rate = "10/10min", example "off";
+        /// How long a ban lasts; repeated within a day of its end it doubles, up to a day. Banned clients are reset without a word. `0s` for no bans.
+        ban_time: Duration = "1h", example "10min";
+        /// Networks outside all limits per client. Loopback is not exempt by itself.
+        limit_exempt: Networks = "", example "10.0.0.0/8";
+        /// Memory for limits, whatever addresses come. When it is used up nobody is forgotten who is counted, and wider networks decide about newcomers.
+        limit_memory: LimitMemory = "16M", example "64M";
+        /// Width in bits of "a client" in IPv4; /24 networks are counted too.
+        prefix_v4: PrefixV4 = "32", example "24";
+        /// Width in bits of "a client" in IPv6; /48 and /32 networks are counted too.
+        prefix_v6: PrefixV6 = "64", example "56";
+        /// How many times as much as the next narrower one a wider network may.
+        prefix_factor: Factor = "8", example "16";
+    }
+}
+
+/// Connections at once of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnMax(pub Option<NonZeroU32>);
+
+impl Value for ConnMax {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Self(None));
+        }
+        match NonZeroU32::new(u32::parse(text)?) {
+            Some(most) => Ok(Self(Some(most))),
+            None => Err("would let nobody in; say `off` for no bound".to_owned()),
+        }
+    }
+}
+
+/// A factor of at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor(pub NonZeroU32);
+
+impl Value for Factor {
+    fn parse(text: &str) -> Result<Self, String> {
+        match NonZeroU32::new(u32::parse(text)?) {
+            Some(factor) if factor.get() <= 1024 => Ok(Self(factor)),
+            _ => Err("is not between 1 and 1024".to_owned()),
+        }
+    }
+}
+
+/// Octets of memory, enough for a few thousand clients at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitMemory(pub usize);
+
+impl Value for LimitMemory {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Size(octets) = Size::parse(text)?;
+        match usize::try_from(octets) {
+            Ok(octets) if (1 << 20..=1 << 34).contains(&octets) => Ok(Self(octets)),
+            _ => Err("is not between 1M and 16G".to_owned()),
+        }
+    }
+}
+
+/// What is charged after a client was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Charge {
+    /// A message, at MAIL.
+    Message,
+    /// A recipient, at RCPT.
+    Recipient,
+}
+
+/// The limits of all clients.
+pub struct Limits {
+    connections: Option<Buckets>,
+    messages: Option<Buckets>,
+    recipients: Option<Buckets>,
+    auth_failures: Option<Buckets>,
+    floods: Option<Buckets>,
+    offences: Option<Buckets>,
+    presence: Arc<Presence>,
+    bans: Bans,
+    widths: Widths,
+    exempt: Networks,
+    never_banned: Networks,
+    log_addresses: LogAddresses,
+}
+
+/// Leave to stay; dropping it counts the connection out.
+#[derive(Default)]
+pub struct Permit {
+    _stay: Option<Stay>,
+}
+
+/// Kinds of buckets.
+const KINDS: usize = 6;
+
+impl Limits {
+    /// Limits by these settings; `trusted` are balancers, who are never banned.
+    pub fn new(settings: &Settings, trusted: &Networks, log_addresses: LogAddresses) -> Self {
+        let widths = Widths::new(settings.prefix_v4, settings.prefix_v6);
+        let factor = settings.prefix_factor.0;
+        let memory = settings.limit_memory.0;
+        let buckets = |rate: Rate| {
+            let octets = memory / 4 * 3 / KINDS;
+            Buckets::new(
+                rate.allowance()?,
+                &widths,
+                factor,
+                octets,
+                DefaultClock::default(),
+            )
+        };
+        Self {
+            connections: buckets(settings.conn_rate),
+            messages: buckets(settings.msg_rate),
+            recipients: buckets(settings.rcpt_rate),
+            auth_failures: buckets(settings.auth_fail_rate),
+            floods: buckets(settings.flood_rate),
+            offences: buckets(settings.offence_rate),
+            presence: Arc::new(Presence::new(&widths, settings.conn_max.0, factor)),
+            bans: Bans::new(settings.ban_time, memory / 4),
+            exempt: settings.limit_exempt.clone(),
+            never_banned: trusted.clone(),
+            widths,
+            log_addresses,
+        }
+    }
+
+    /// Counts a new connection.
+    ///
+    /// # Errors
+    /// What speaks against it; then it is not counted as open. A client that
+    /// goes on being refused is banned.
+    pub fn admit(&self, client: IpAddr) -> Result<Permit, Finding> {
+        if self.exempt.contains(client) {
+            return Ok(Permit::default());
+        }
+        self.not_banned(client)?;
+        let entered =
+            charge(self.connections.as_ref(), client, Limit::Connections).and_then(|()| {
+                self.presence.enter(client).map_err(|full| Finding::Crowd {
+                    network: full.network,
+                    most: full.most,
+                })
+            });
+        match entered {
+            Ok(stay) => Ok(Permit { _stay: Some(stay) }),
+            Err(finding) => {
+                let flood = charge(self.floods.as_ref(), client, Limit::Floods);
+                if flood.is_err() {
+                    self.ban(client, BanReason::Flood);
+                }
+                Err(finding)
+            }
+        }
+    }
+
+    /// Charges a client for what it is about to do.
+    ///
+    /// # Errors
+    /// The limit that is reached, or that the client has been banned meanwhile.
+    pub fn charge(&self, client: IpAddr, what: Charge) -> Result<(), Finding> {
+        if self.exempt.contains(client) {
+            return Ok(());
+        }
+        self.not_banned(client)?;
+        match what {
+            Charge::Message => charge(self.messages.as_ref(), client, Limit::Messages),
+            Charge::Recipient => charge(self.recipients.as_ref(), client, Limit::Recipients),
+        }
+    }
+
+    /// Counts a sign-in that the backend refused.
+    ///
+    /// # Errors
+    /// There were too many; the client is banned now if it may be.
+    pub fn auth_failed(&self, client: IpAddr) -> Result<(), Finding> {
+        if self.exempt.contains(client) {
+            return Ok(());
+        }
+        charge(self.auth_failures.as_ref(), client, Limit::AuthFailures).inspect_err(|_| {
+            self.ban(client, BanReason::AuthFailures);
+        })
+    }
+
+    /// Counts a session that ended over an offence; bans the client if there
+    /// were too many.
+    pub fn offended(&self, client: IpAddr) {
+        if self.exempt.contains(client) {
+            return;
+        }
+        if charge(self.offences.as_ref(), client, Limit::Offences).is_err() {
+            self.ban(client, BanReason::Offences);
+        }
+    }
+
+    /// The bans in force.
+    pub fn bans(&self) -> Vec<(IpNet, Ban)> {
+        self.bans.list(Instant::now())
+    }
+
+    /// Buckets that are not full, networks with a connection open, and charges
+    /// that no table had room for. Reads all tables: for metrics.
+    pub fn census(&self) -> Census {
+        let all = || self.all().flatten();
+        Census {
+            buckets: all().map(Buckets::live).sum(),
+            networks: self.presence.networks(),
+            crowded: all().map(Buckets::crowded).sum(),
+        }
+    }
+
+    /// Forgets bans that are long over, for ever.
+    pub async fn keep_order(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.bans.sweep(Instant::now());
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Option<&Buckets>> {
+        [
+            self.connections.as_ref(),
+            self.messages.as_ref(),
+            self.recipients.as_ref(),
+            self.auth_failures.as_ref(),
+            self.floods.as_ref(),
+            self.offences.as_ref(),
+        ]
+        .into_iter()
+    }
+
+    fn not_banned(&self, client: IpAddr) -> Result<(), Finding> {
+        let network = self.widths.client(client);
+        match self.bans.left(&network, Instant::now()) {
+            Some(left) if !self.never_banned.contains(client) => {
+                Err(Finding::Banned { network, left })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn ban(&self, client: IpAddr, reason: BanReason) {
+        if self.never_banned.contains(client) {
+            return;
+        }
+        let network = self.widths.client(client);
+        if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
+            let length = humantime::format_duration(Duration::from_secs(length.as_secs()));
+            tracing::warn!(
+                client = %self.log_addresses.ip(client),
+                width = network.prefix_len(),
+                %reason,
+                %length,
+                "banned"
+            );
+        }
+    }
+}
+
+/// How often bans are swept.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Figures about the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Buckets that are not full.
+    pub buckets: usize,
+    /// Networks with a connection open.
+    pub networks: usize,
+    /// Charges that no table had room for, since the start.
+    pub crowded: u64,
+}
+
+fn charge(buckets: Option<&Buckets>, client: IpAddr, limit: Limit) -> Result<(), Finding> {
+    let Some(buckets) = buckets else {
+        return Ok(());
+    };
+    buckets.charge(client).map_err(|empty| Finding::Rate {
+        limit,
+        network: empty.network,
+        wait: empty.wait,
+    })
+}

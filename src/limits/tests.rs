@@ -1,0 +1,180 @@
+//! The limits as a whole: who is let in, charged and banned.
+
+use std::net::IpAddr;
+
+use super::*;
+
+fn limits(change: impl FnOnce(&mut Settings)) -> Limits {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let trusted = Networks::parse("203.0.113.0/24").unwrap();
+    Limits::new(&settings, &trusted, LogAddresses::Full)
+}
+
+fn rate(text: &str) -> Rate {
+    Rate::parse(text).unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn refuses_connections_beyond_the_rate_and_says_how_long_to_wait() {
+    let limits = limits(|settings| settings.conn_rate = rate("1/min burst 3"));
+    let client = ip("192.0.2.1");
+    for _ in 0..3 {
+        assert!(limits.admit(client).is_ok());
+    }
+    match limits.admit(client).map(drop) {
+        Err(Finding::Rate {
+            limit: Limit::Connections,
+            network,
+            wait,
+        }) => {
+            assert_eq!(network, Some("192.0.2.1/32".parse().unwrap()));
+            assert!(
+                wait > Duration::from_secs(55) && wait <= Duration::from_secs(61),
+                "{wait:?}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(limits.admit(ip("192.0.2.2")).is_ok());
+}
+
+#[test]
+fn an_ipv4_mapped_address_is_the_same_client() {
+    let limits = limits(|settings| settings.conn_rate = rate("1/h burst 1"));
+    assert!(limits.admit(ip("::ffff:192.0.2.1")).is_ok());
+    assert!(limits.admit(ip("192.0.2.1")).is_err());
+}
+
+#[test]
+fn a_place_is_free_again_when_the_permit_is_dropped() {
+    let limits = limits(|settings| settings.conn_max = ConnMax::parse("2").unwrap());
+    let client = ip("192.0.2.1");
+    let first = limits.admit(client).unwrap();
+    let _second = limits.admit(client).unwrap();
+    let crowd = limits.admit(client).map(drop).unwrap_err();
+    assert!(matches!(crowd, Finding::Crowd { most: 2, .. }), "{crowd:?}");
+    drop(first);
+    assert!(limits.admit(client).is_ok());
+}
+
+#[test]
+fn whoever_goes_on_being_refused_is_banned() {
+    let limits = limits(|settings| {
+        settings.conn_rate = rate("1/h burst 1");
+        settings.flood_rate = rate("1/h burst 5");
+    });
+    let client = ip("192.0.2.1");
+    let answers: Vec<_> = (0..10).map(|_| limits.admit(client).map(drop)).collect();
+    assert!(answers[0].is_ok());
+    assert!(
+        answers[1..7]
+            .iter()
+            .all(|answer| matches!(answer, Err(Finding::Rate { .. })))
+    );
+    assert!(
+        answers[7..]
+            .iter()
+            .all(|answer| matches!(answer, Err(Finding::Banned { .. })))
+    );
+    assert_eq!(limits.bans().len(), 1);
+}
+
+#[test]
+fn failed_sign_ins_ban_the_source_for_everything() {
+    let limits = limits(|settings| settings.auth_fail_rate = rate("1/h burst 5"));
+    let client = ip("192.0.2.1");
+    for _ in 0..5 {
+        assert_eq!(limits.auth_failed(client), Ok(()));
+    }
+    assert!(matches!(
+        limits.auth_failed(client),
+        Err(Finding::Rate {
+            limit: Limit::AuthFailures,
+            ..
+        })
+    ));
+    assert!(matches!(
+        limits.admit(client).map(drop),
+        Err(Finding::Banned { .. })
+    ));
+    assert!(matches!(
+        limits.charge(client, Charge::Message),
+        Err(Finding::Banned { .. })
+    ));
+    assert!(limits.admit(ip("192.0.2.2")).is_ok());
+}
+
+#[test]
+fn the_whole_client_network_is_banned_and_no_more() {
+    let limits = limits(|settings| settings.offence_rate = rate("1/h burst 1"));
+    limits.offended(ip("2001:db8::1"));
+    limits.offended(ip("2001:db8::2"));
+    assert!(limits.admit(ip("2001:db8::3")).is_err());
+    assert!(limits.admit(ip("2001:db8:0:1::3")).is_ok());
+}
+
+#[test]
+fn a_balancer_is_never_banned() {
+    let limits = limits(|settings| settings.auth_fail_rate = rate("1/h burst 1"));
+    let balancer = ip("203.0.113.5");
+    for _ in 0..5 {
+        let _ = limits.auth_failed(balancer);
+    }
+    assert!(limits.admit(balancer).is_ok());
+    assert_eq!(limits.bans().len(), 0);
+}
+
+#[test]
+fn the_exempt_are_outside_all_limits() {
+    let limits = limits(|settings| {
+        settings.limit_exempt = Networks::parse("192.0.2.0/28").unwrap();
+        settings.conn_rate = rate("1/h burst 1");
+        settings.msg_rate = rate("1/h burst 1");
+        settings.auth_fail_rate = rate("1/h burst 1");
+    });
+    let client = ip("::ffff:192.0.2.1");
+    let permits: Vec<_> = (0..100).map(|_| limits.admit(client).unwrap()).collect();
+    for _ in &permits {
+        assert_eq!(limits.charge(client, Charge::Message), Ok(()));
+        assert_eq!(limits.auth_failed(client), Ok(()));
+    }
+}
+
+#[test]
+fn messages_and_recipients_are_counted_apart() {
+    let limits = limits(|settings| {
+        settings.msg_rate = rate("1/h burst 2");
+        settings.rcpt_rate = rate("1/h burst 3");
+    });
+    let client = ip("192.0.2.1");
+    let passed = |what| {
+        (0..10)
+            .filter(|_| limits.charge(client, what).is_ok())
+            .count()
+    };
+    assert_eq!((passed(Charge::Message), passed(Charge::Recipient)), (2, 3));
+}
+
+#[test]
+fn off_means_no_bound() {
+    let limits = limits(|settings| {
+        settings.conn_rate = Rate::OFF;
+        settings.conn_max = ConnMax::parse("off").unwrap();
+    });
+    let client = ip("192.0.2.1");
+    let permits: Vec<_> = (0..1000).map(|_| limits.admit(client)).collect();
+    assert!(permits.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_census_counts_what_is_there() {
+    let limits = limits(|_| ());
+    let _permit = limits.admit(ip("192.0.2.1")).unwrap();
+    let census = limits.census();
+    assert_eq!((census.buckets, census.networks, census.crowded), (2, 2, 0));
+}

@@ -1,0 +1,140 @@
+//! Collects the facts that a question of the machine needs, and asks limits
+//! and policy.
+//!
+//! In `MODE=monitor` what they find is logged and nothing comes of it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Session;
+use super::admit::Source;
+use super::machine::{Event, Question};
+use super::refusal::Refusal;
+use crate::limits::Charge;
+use crate::policy::{self, Finding, Mode, Stage, Verdict};
+
+/// Errors that are not held up: everybody makes some.
+const FREE_ERRORS: u32 = 2;
+
+/// The first pause of a client in error; each further error doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+impl Session<'_> {
+    pub(super) fn judge(&mut self, question: Question) -> Event {
+        let verdict = match question {
+            Question::Message => {
+                self.limit(|session, client| session.service.limits.charge(client, Charge::Message))
+            }
+            Question::FailedSignIn => {
+                self.limit(|session, client| session.service.limits.auth_failed(client))
+            }
+            Question::Recipient(standing, recipient) => {
+                let charged = self.limit(|session, client| {
+                    session.service.limits.charge(client, Charge::Recipient)
+                });
+                let verdict = match charged {
+                    Verdict::Pass => {
+                        self.watch_the_number_of_recipients();
+                        let stage = Stage::Recipient {
+                            client: self.client_address(),
+                            standing,
+                            recipient: &recipient,
+                        };
+                        let verdict = policy::judge(&self.service.policy, &stage);
+                        self.recipient = Some(recipient);
+                        self.in_force(verdict)
+                    }
+                    refused @ Verdict::Refuse(_) => {
+                        self.recipient = Some(recipient);
+                        refused
+                    }
+                };
+                return Event::Judged(verdict);
+            }
+        };
+        Event::Judged(verdict)
+    }
+
+    /// The client's address; none where a balancer does not name it.
+    pub(super) fn client_address(&self) -> Option<IpAddr> {
+        match self.source {
+            Source::Client => Some(self.addresses.0.ip()),
+            Source::Balancer => None,
+        }
+    }
+
+    fn limit(&mut self, ask: impl FnOnce(&Self, IpAddr) -> Result<(), Finding>) -> Verdict {
+        let verdict = match self.client_address().map(|client| ask(self, client)) {
+            Some(Err(finding)) => Verdict::Refuse(finding),
+            Some(Ok(())) | None => Verdict::Pass,
+        };
+        self.in_force(verdict)
+    }
+
+    /// The verdict that counts under `MODE`.
+    fn in_force(&mut self, verdict: Verdict) -> Verdict {
+        match (verdict, self.service.policy.mode) {
+            (Verdict::Refuse(finding), Mode::Monitor) => {
+                self.would_refuse(&Refusal::Policy(finding));
+                Verdict::Pass
+            }
+            (verdict, _) => verdict,
+        }
+    }
+
+    pub(super) fn would_refuse(&mut self, refusal: &Refusal) {
+        self.journal
+            .would_refuse(refusal, self.machine.envelope(), self.recipient.as_ref());
+    }
+
+    /// Only `MODE=monitor` lets more come than `RCPT_MAX`.
+    fn watch_the_number_of_recipients(&mut self) {
+        let most = usize::try_from(self.service.settings.rcpt_max).unwrap_or(usize::MAX);
+        let taken = self
+            .machine
+            .envelope()
+            .map_or(0, |envelope| envelope.recipients.len());
+        if taken >= most {
+            self.would_refuse(&Refusal::TooManyRecipients);
+        }
+    }
+
+    /// Holds up the reply to a client in error: a little, then longer and
+    /// longer up to `TARPIT`. It costs a timer, and a place; so not under stress.
+    pub(super) async fn hold_up(&mut self) {
+        let errors = self.machine.errors();
+        if errors <= self.errors {
+            return;
+        }
+        self.errors = errors;
+        let settings = &self.service.settings;
+        if self.service.policy.mode == Mode::Monitor {
+            if errors == settings.error_max.saturating_add(1) {
+                self.would_refuse(&Refusal::TooManyErrors);
+            }
+            return;
+        }
+        let Some(doublings) = errors.checked_sub(FREE_ERRORS + 1) else {
+            return;
+        };
+        let pause = 1_u32
+            .checked_shl(doublings)
+            .and_then(|factor| FIRST_PAUSE.checked_mul(factor))
+            .unwrap_or(Duration::MAX)
+            .min(settings.tarpit);
+        if pause.is_zero() || self.place.stressed() || self.client.flush().await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = self.service.draining.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// What a session that is over says about its client.
+    pub(super) fn count_offence(&self, refusal: &Refusal) {
+        if let Some(client) = self.client_address().filter(|_| refusal.is_offence()) {
+            self.service.limits.offended(client);
+        }
+    }
+}
