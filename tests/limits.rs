@@ -1,0 +1,620 @@
+//! The throttle at work, through the real program: rates, connections at once,
+//! bans, early talkers, junk, stress, file descriptors, monitor mode.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use support::{Learns, Options, Portcullis, Postfix, Scripted, Smtp, letter, wait_for};
+
+/// Only the harness is exempt here, which knocks from there until it is let in.
+const EXEMPT: (&str, &str) = ("LIMIT_EXEMPT", "127.0.0.1");
+
+const ABUSER: Ipv4Addr = Ipv4Addr::new(127, 5, 5, 5);
+const HONEST: Ipv4Addr = Ipv4Addr::new(127, 6, 6, 6);
+
+fn greeting(source: Ipv4Addr, server: SocketAddr) -> String {
+    Smtp::connect_from(source, server).reply()
+}
+
+/// What a connection from there gets: octets, or the error that ends it.
+fn first_octets(source: Ipv4Addr, server: SocketAddr) -> Result<Vec<u8>, ErrorKind> {
+    first_octets_after(source, server, b"")
+}
+
+/// The same when it says something itself first.
+fn first_octets_after(
+    source: Ipv4Addr,
+    server: SocketAddr,
+    said: &[u8],
+) -> Result<Vec<u8>, ErrorKind> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket
+        .connect(&server.into())
+        .map_err(|error| error.kind())?;
+    let mut stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    stream.write_all(said).map_err(|error| error.kind())?;
+    let mut octets = vec![0; 512];
+    let length = stream.read(&mut octets).map_err(|error| error.kind())?;
+    octets.truncate(length);
+    Ok(octets)
+}
+
+#[test]
+fn connections_beyond_the_rate_hear_421_and_the_backend_nothing() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("CONN_RATE", "1/h burst 3"), ("FLOOD_RATE", "off")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    for _ in 0..3 {
+        assert!(greeting(ABUSER, portcullis.mx).starts_with("220"));
+    }
+    for _ in 0..20 {
+        let reply = greeting(ABUSER, portcullis.mx);
+        assert!(
+            reply.starts_with("421 4.7.0 CONN_RATE reached by 127.5.5.5/32; try again in "),
+            "{reply}"
+        );
+        let seconds = support::between(&reply, "again in ", " s").unwrap();
+        let seconds: u32 = seconds.parse().unwrap();
+        assert!((3500..=3601).contains(&seconds), "{reply}");
+    }
+    assert!(greeting(HONEST, portcullis.mx).starts_with("220"));
+    // Where TLS comes first, no handshake is wasted on it.
+    assert_eq!(first_octets(ABUSER, portcullis.tls), Ok(vec![]));
+    assert_eq!(backend.transactions(0).len(), 0);
+    let log = portcullis.log_with("conn-rate");
+    assert!(log.contains("\"client\":\"127.5.5.5:"), "{log}");
+}
+
+#[test]
+fn a_neighbourhood_shares_a_larger_allowance() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("CONN_RATE", "1/h burst 1"), ("PREFIX_FACTOR", "4")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let neighbours = (1..=10).map(|host| Ipv4Addr::new(127, 5, 5, host));
+    let replies: Vec<_> = neighbours
+        .map(|source| greeting(source, portcullis.mx))
+        .collect();
+    assert!(
+        replies[..4].iter().all(|reply| reply.starts_with("220")),
+        "{replies:?}"
+    );
+    let of_network = "421 4.7.0 CONN_RATE reached by 127.5.5.0/24";
+    assert!(
+        replies[4..]
+            .iter()
+            .all(|reply| reply.starts_with(of_network)),
+        "{replies:?}"
+    );
+}
+
+#[test]
+fn connections_at_once_are_counted_and_counted_out() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("CONN_MAX", "2"), ("CONN_RATE", "off")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mut held: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+            client.expect("220");
+            client
+        })
+        .collect();
+    let reply = greeting(ABUSER, portcullis.mx);
+    assert!(
+        reply.starts_with("421 4.7.0 CONN_MAX reached: 127.5.5.5/32 has 2"),
+        "{reply}"
+    );
+    assert!(greeting(HONEST, portcullis.mx).starts_with("220"));
+    held.pop().unwrap().ask("QUIT", "221");
+    let again = wait_for(Duration::from_secs(10), || {
+        greeting(ABUSER, portcullis.mx)
+            .starts_with("220")
+            .then_some(())
+    });
+    assert!(
+        again.is_some(),
+        "the place is never free again\n{}",
+        portcullis.log()
+    );
+}
+
+#[test]
+fn a_flood_is_answered_with_resets_before_any_octet() {
+    let backend = Scripted::start(&[]);
+    let settings = [
+        EXEMPT,
+        ("CONN_RATE", "1/h burst 1"),
+        ("FLOOD_RATE", "1/h burst 5"),
+        ("BAN_TIME", "10min"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    assert!(greeting(ABUSER, portcullis.mx).starts_with("220"));
+    for _ in 0..6 {
+        assert!(greeting(ABUSER, portcullis.mx).starts_with("421"));
+    }
+    for server in [portcullis.mx, portcullis.tls, portcullis.submission] {
+        assert_eq!(
+            first_octets(ABUSER, server),
+            Err(ErrorKind::ConnectionReset)
+        );
+    }
+    assert!(greeting(HONEST, portcullis.mx).starts_with("220"));
+    let log = portcullis.log_with("\"reason\":\"flood\"");
+    assert!(log.contains("\"length\":\"10m\""), "{log}");
+}
+
+#[test]
+fn failed_sign_ins_ban_the_source_and_never_the_account() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        ..Options::default()
+    });
+    let settings = [
+        EXEMPT,
+        ("AUTH_FAIL_RATE", "1/h burst 3"),
+        ("ERROR_MAX", "100"),
+        ("TARPIT", "0s"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let encrypted = |source| {
+        let mut client = Smtp::connect_from(source, portcullis.submission);
+        client.expect("220");
+        client.ask("EHLO client.test", "250");
+        client.start_tls();
+        client
+    };
+    let right = "AUTH PLAIN AGFubgBzZWNyZXQ=";
+    let wrong = "AUTH PLAIN AGFubgB3cm9uZw==";
+    // Logins are not failures, however many.
+    for _ in 0..5 {
+        encrypted(ABUSER).ask(right, "235");
+    }
+    let mut other_session = encrypted(ABUSER);
+    let mut guesser = encrypted(ABUSER);
+    for _ in 0..3 {
+        guesser.ask(wrong, "535");
+    }
+    let reply = guesser.ask(wrong, "421 4.7.0 AUTH_FAIL_RATE reached by 127.5.5.5/32");
+    assert!(reply.contains("try again in"), "{reply}");
+    assert_eq!(guesser.rest(), "");
+    assert_eq!(
+        first_octets(ABUSER, portcullis.mx),
+        Err(ErrorKind::ConnectionReset)
+    );
+    // A session from before the ban gets no further than its next message.
+    other_session.ask(right, "235");
+    other_session.ask(
+        "MAIL FROM:<ann@example.org>",
+        "421 4.7.0 127.5.5.5/32 is banned",
+    );
+    encrypted(HONEST).ask(right, "235");
+}
+
+#[test]
+fn behind_a_balancer_the_client_is_banned_and_not_the_balancer() {
+    let backend = Scripted::start(&[]);
+    let settings = [
+        EXEMPT,
+        ("PROXY_TRUSTED", "127.4.4.4"),
+        ("CONN_RATE", "1/h burst 2"),
+        ("FLOOD_RATE", "1/h burst 1"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let through = |family: &str, client: &str, server: &str| {
+        let header = format!("PROXY {family} {client} {server} 4000 25\r\n");
+        let balancer = Ipv4Addr::new(127, 4, 4, 4);
+        let said = first_octets_after(balancer, portcullis.mx, header.as_bytes());
+        said.map(|octets| String::from_utf8(octets).unwrap())
+    };
+    let begins = |said: &Result<String, ErrorKind>, with: &str| {
+        said.as_ref().is_ok_and(|said| said.starts_with(with))
+    };
+    let abuser = || through("TCP4", "198.51.100.7", "192.0.2.25");
+    let replies: Vec<_> = (0..6).map(|_| abuser()).collect();
+    assert!(
+        replies[..2].iter().all(|said| begins(said, "220")),
+        "{replies:?}"
+    );
+    let limited = "421 4.7.0 CONN_RATE reached by 198.51.100.7/32";
+    assert!(
+        replies[2..4].iter().all(|said| begins(said, limited)),
+        "{replies:?}"
+    );
+    let reset = |said: &Result<String, ErrorKind>| *said == Err(ErrorKind::ConnectionReset);
+    assert!(replies[4..].iter().all(reset), "{replies:?}");
+    assert!(begins(
+        &through("TCP4", "198.51.100.8", "192.0.2.25"),
+        "220"
+    ));
+    // An IPv6 client with a whole /64 is one client.
+    let sprayed: Vec<_> = (1..=3)
+        .map(|host| through("TCP6", &format!("2001:db8::{host}"), "2001:db8:f::1"))
+        .collect();
+    assert!(
+        sprayed[..2].iter().all(|said| begins(said, "220")),
+        "{sprayed:?}"
+    );
+    let limited = "421 4.7.0 CONN_RATE reached by 2001:db8::/64";
+    assert!(begins(&sprayed[2], limited), "{sprayed:?}");
+    // A health check of the balancer itself is nobody's connection.
+    for _ in 0..5 {
+        let balancer = Ipv4Addr::new(127, 4, 4, 4);
+        let said = first_octets_after(balancer, portcullis.mx, b"PROXY UNKNOWN\r\n").unwrap();
+        assert!(said.starts_with(b"220"));
+    }
+}
+
+#[test]
+fn messages_beyond_the_rate_cost_450_and_the_session_goes_on() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [EXEMPT, ("MSG_RATE", "30/min burst 2")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut client = Smtp::connect_from(HONEST, portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    for _ in 0..2 {
+        let reply = client.deliver(
+            "a@sender.test",
+            "b@example.org",
+            letter("in time").as_bytes(),
+        );
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    client.say("MAIL FROM:<a@sender.test>\r\nRCPT TO:<b@example.org>\r\nDATA");
+    for _ in 0..3 {
+        let reply = client.expect("450 4.7.1 MSG_RATE reached by 127.6.6.6/32; try again in ");
+        assert!(
+            reply.contains("in 1 s") || reply.contains("in 2 s"),
+            "{reply}"
+        );
+    }
+    let sent = wait_for(Duration::from_secs(20), || {
+        client.say("MAIL FROM:<a@sender.test>");
+        client.reply().starts_with("250").then_some(())
+    });
+    assert!(sent.is_some(), "never let in again");
+    client.ask("RCPT TO:<b@example.org>", "250");
+    client.ask("DATA", "354");
+    client.send(&support::dot_stuffed(letter("later").as_bytes()));
+    client.expect("250");
+    assert_eq!(postfix.messages(3).len(), 3);
+}
+
+#[test]
+fn recipients_beyond_the_rate_cost_452_and_the_others_get_their_mail() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [EXEMPT, ("RCPT_RATE", "1/h burst 2")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut client = Smtp::connect_from(HONEST, portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RCPT TO:<b@example.org>", "250");
+    client.ask("RCPT TO:<c@example.org>", "250");
+    client.ask(
+        "RCPT TO:<d@example.org>",
+        "452 4.7.1 RCPT_RATE reached by 127.6.6.6/32",
+    );
+    client.ask("DATA", "354");
+    client.send(&support::dot_stuffed(letter("two of three").as_bytes()));
+    client.expect("250");
+    assert_eq!(postfix.messages(2).len(), 2);
+}
+
+#[test]
+fn who_speaks_before_the_greeting_is_refused_and_the_polite_are_served() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [
+        EXEMPT,
+        ("GREET_DELAY", "700ms"),
+        ("OFFENCE_RATE", "1/h burst 2"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let taken = postfix.taken();
+    for _ in 0..3 {
+        let mut early = Smtp::connect_from(ABUSER, portcullis.mx);
+        early.say("EHLO spam.test");
+        early.expect("554 5.7.1");
+        assert_eq!(early.rest(), "");
+    }
+    assert_eq!(
+        first_octets(ABUSER, portcullis.mx),
+        Err(ErrorKind::ConnectionReset)
+    );
+    let began = Instant::now();
+    let mut polite = Smtp::connect_from(HONEST, portcullis.mx);
+    polite.expect("220");
+    assert!(began.elapsed() >= Duration::from_millis(700));
+    polite.ask("EHLO client.test", "250");
+    let reply = polite.deliver(
+        "a@sender.test",
+        "b@example.org",
+        letter("polite").as_bytes(),
+    );
+    assert!(reply.starts_with("250"), "{reply}");
+    // The probe's connection, mine, and nobody else's.
+    assert!(postfix.taken() <= taken + 1);
+}
+
+#[test]
+fn replies_to_a_client_in_error_slow_down_up_to_the_tarpit() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("TARPIT", "400ms"), ("ERROR_MAX", "6")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    let waits: Vec<_> = (0..6)
+        .map(|_| {
+            let began = Instant::now();
+            client.ask("FROB", "500");
+            began.elapsed()
+        })
+        .collect();
+    assert!(waits[2] >= Duration::from_millis(250), "{waits:?}");
+    assert!(
+        waits[3..]
+            .iter()
+            .all(|wait| *wait >= Duration::from_millis(400)),
+        "{waits:?}"
+    );
+    client.ask("FROB", "421 4.7.0 Too many errors");
+    // Somebody else is not held up by it.
+    let mut other = Smtp::connect_from(HONEST, portcullis.mx);
+    other.expect("220");
+    other.ask("NOOP", "250");
+}
+
+#[test]
+fn a_flood_of_junk_uses_up_the_errors() {
+    let backend = Scripted::start(&[]);
+    let settings = [
+        EXEMPT,
+        ("TARPIT", "0s"),
+        ("JUNK_MAX", "10"),
+        ("ERROR_MAX", "5"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    for line in ["NOOP", "RSET", "HELO a.test", "EHLO a.test", "NOOP"]
+        .iter()
+        .cycle()
+        .take(15)
+    {
+        client.ask(line, "250");
+    }
+    client.ask("RSET", "421 4.7.0 Too many errors");
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn under_stress_who_did_nothing_useful_leaves_first() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [
+        EXEMPT,
+        ("CONN_MAX", "off"),
+        ("CONN_RATE", "off"),
+        ("SESSIONS_MAX", "10"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let enter = |source| {
+        wait_for(Duration::from_secs(10), || {
+            let mut client = Smtp::connect_from(source, portcullis.mx);
+            client.reply().starts_with("220").then_some(client)
+        })
+        .expect("never admitted")
+    };
+    let mut useful = enter(HONEST);
+    useful.ask("EHLO client.test", "250");
+    useful.ask("MAIL FROM:<a@sender.test>", "250");
+    let mut idle: Vec<_> = (0..9).map(|_| enter(ABUSER)).collect();
+    // Full: the idle ones have a second or little more, the useful one ten.
+    let heard: Vec<_> = idle.iter_mut().map(Smtp::rest).collect();
+    let sent_away = heard
+        .iter()
+        .filter(|said| said.starts_with("421 4.4.2"))
+        .count();
+    assert!(sent_away >= 2, "{heard:?}\n{}", portcullis.log());
+    useful.ask("RCPT TO:<b@example.org>", "250");
+    let mut late = enter(HONEST);
+    late.ask("NOOP", "250");
+    assert!(
+        portcullis.log().contains("\"reason\":\"stress\""),
+        "{}",
+        portcullis.log()
+    );
+}
+
+#[test]
+fn without_file_descriptors_clients_wait_and_sessions_go_on() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut inside = Smtp::greeted(portcullis.mx);
+    inside.open_data("a@sender.test", "b@example.org");
+    let process = portcullis.id().to_string();
+    let taken: BTreeSet<usize> = std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    let first_free = (0..).find(|number| !taken.contains(number)).unwrap();
+    let limit = |soft: usize| {
+        let soft = format!("--nofile={soft}:");
+        let arguments = ["--pid", &process, &soft];
+        support::run("prlimit", &arguments, b"", Duration::from_secs(10)).assert_success();
+    };
+    limit(first_free);
+    let mut outside = Smtp::connect(portcullis.mx);
+    portcullis.log_with("cannot accept");
+    inside.send(&support::dot_stuffed(letter("unharmed").as_bytes()));
+    inside.expect("250");
+    limit(4096);
+    outside.expect("220");
+    outside.ask("NOOP", "250");
+    postfix.message();
+}
+
+#[test]
+fn sessions_max_that_cannot_be_served_is_warned_of() {
+    let backend = Scripted::start(&[]);
+    // More descriptors than Linux gives to anybody (fs.nr_open).
+    let settings = [("SESSIONS_MAX", "4000000000")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let log = portcullis.log_with("SESSIONS_MAX cannot be served");
+    assert!(log.contains("\"level\":\"WARN\""), "{log}");
+    Smtp::greeted(portcullis.mx).ask("NOOP", "250");
+}
+
+#[test]
+fn the_soft_limit_of_file_descriptors_is_raised() {
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, &[("SESSIONS_MAX", "3000")]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", portcullis.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(soft >= 6000, "{line}");
+}
+
+#[test]
+fn monitor_mode_judges_everything_and_refuses_nothing() {
+    let postfix = Postfix::start(Options {
+        learns: Learns::ByXclient,
+        ..Options::default()
+    });
+    let settings = [
+        EXEMPT,
+        ("MODE", "monitor"),
+        ("CONN_RATE", "1/h burst 1"),
+        ("CONN_MAX", "1"),
+        ("FLOOD_RATE", "off"),
+        ("MSG_RATE", "1/h burst 1"),
+        ("RCPT_RATE", "1/h burst 1"),
+        ("RCPT_MAX", "2"),
+        ("ERROR_MAX", "2"),
+        ("GREET_DELAY", "300ms"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut first = Smtp::connect_from(ABUSER, portcullis.mx);
+    first.expect("220");
+    for _ in 0..5 {
+        let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+        client.say("EHLO early.test");
+        client.expect("220");
+        client.expect("250");
+        for _ in 0..4 {
+            client.ask("FROB", "500");
+        }
+        client.ask("MAIL FROM:<a@sender.test>", "250");
+        for recipient in ["b", "c", "d"] {
+            client.ask(&format!("RCPT TO:<{recipient}@example.org>"), "250");
+        }
+        // The backend decides: this one says no by itself.
+        client.ask("RCPT TO:<x@elsewhere.test>", "250");
+        client.ask("DATA", "354");
+        client.send(&support::dot_stuffed(letter("watched").as_bytes()));
+        client.expect("250");
+    }
+    let lines = portcullis.log_lines();
+    for reason in [
+        "conn-rate",
+        "conn-max",
+        "msg-rate",
+        "rcpt-rate",
+        "recipients",
+        "errors",
+        "early-talker",
+        "relay-denied",
+    ] {
+        let judged = lines
+            .iter()
+            .any(|line| line["would"] == "refuse" && line["reason"] == reason);
+        // CONN_RATE speaks first at the door.
+        assert!(
+            judged || reason == "conn-max",
+            "no would=refuse for {reason}\n{}",
+            portcullis.log()
+        );
+    }
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["message"] != "refused" || line["reason"] != "conn-rate")
+    );
+}
+
+#[test]
+fn a_flood_of_refusals_is_no_flood_of_log_lines() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("CONN_RATE", "1/h burst 1"), ("FLOOD_RATE", "off")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    for _ in 0..400 {
+        let _ = first_octets(ABUSER, portcullis.mx);
+    }
+    let refused = || portcullis.log().matches("conn-rate").count();
+    assert!(refused() >= 100, "{}", refused());
+    assert!(refused() < 350, "{}", refused());
+    std::thread::sleep(Duration::from_millis(300));
+    let _ = first_octets(ABUSER, portcullis.mx);
+    portcullis.log_with("refused at the door, not logged one by one");
+}
+
+#[test]
+fn limits_hold_on_a_client_that_comes_by_tls() {
+    let backend = Scripted::start(&[]);
+    let settings = [EXEMPT, ("CONN_RATE", "1/h burst 2"), ("FLOOD_RATE", "off")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    for _ in 0..2 {
+        let mut client = Smtp::connect_from(ABUSER, portcullis.tls);
+        client.hand_shake();
+        client.expect("220");
+    }
+    assert_eq!(first_octets(ABUSER, portcullis.tls), Ok(vec![]));
+}
+
+#[test]
+fn monitor_mode_bans_nobody_and_says_whom_it_would() {
+    let backend = Scripted::start(&[]);
+    let settings = [
+        EXEMPT,
+        ("MODE", "monitor"),
+        ("CONN_RATE", "1/h burst 1"),
+        ("FLOOD_RATE", "1/h burst 1"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    for _ in 0..8 {
+        assert!(greeting(ABUSER, portcullis.mx).starts_with("220"));
+    }
+    let lines = portcullis.log_lines();
+    let banned =
+        |line: &&serde_json::Value| line["reason"] == "banned" && line["would"] == "refuse";
+    assert!(
+        lines.iter().filter(banned).count() >= 4,
+        "{}",
+        portcullis.log()
+    );
+}
