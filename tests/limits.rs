@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::panic
 )]
+#![allow(clippy::string_slice, unreachable_pub)]
 
 mod support;
 

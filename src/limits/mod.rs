@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use governor::clock::DefaultClock;
 use ipnet::IpNet;
 
-use crate::policy::{Finding, Limit};
+use crate::policy::{Finding, Limit, Mode};
 use crate::settings::{LogAddresses, Networks, Size, Value, section};
 use bans::Bans;
 use buckets::Buckets;
@@ -140,6 +140,7 @@ pub struct Limits {
     widths: Widths,
     exempt: Networks,
     never_banned: Networks,
+    mode: Mode,
     log_addresses: LogAddresses,
 }
 
@@ -154,7 +155,13 @@ const KINDS: usize = 6;
 
 impl Limits {
     /// Limits by these settings; `trusted` are balancers, who are never banned.
-    pub fn new(settings: &Settings, trusted: &Networks, log_addresses: LogAddresses) -> Self {
+    /// `mode` changes only what the log says of a ban.
+    pub fn new(
+        settings: &Settings,
+        trusted: &Networks,
+        mode: Mode,
+        log_addresses: LogAddresses,
+    ) -> Self {
         let widths = Widths::new(settings.prefix_v4, settings.prefix_v6);
         let factor = settings.prefix_factor.0;
         let memory = settings.limit_memory.0;
@@ -180,6 +187,7 @@ impl Limits {
             exempt: settings.limit_exempt.clone(),
             never_banned: trusted.clone(),
             widths,
+            mode,
             log_addresses,
         }
     }
@@ -308,6 +316,7 @@ impl Limits {
             tracing::warn!(
                 client = %self.log_addresses.ip(client),
                 width = network.prefix_len(),
+                would = (self.mode == Mode::Monitor).then_some("ban"),
                 %reason,
                 %length,
                 "banned"

@@ -8,7 +8,7 @@ fn limits(change: impl FnOnce(&mut Settings)) -> Limits {
     let mut settings = Settings::default();
     change(&mut settings);
     let trusted = Networks::parse("203.0.113.0/24").unwrap();
-    Limits::new(&settings, &trusted, LogAddresses::Full)
+    Limits::new(&settings, &trusted, Mode::Enforce, LogAddresses::Full)
 }
 
 fn rate(text: &str) -> Rate {

@@ -130,7 +130,12 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     let backend = Arc::new(backend);
     let draining = CancellationToken::new();
     let trusted = &rooms.proxy_protocol.proxy_trusted;
-    let limits = Limits::new(&rooms.limits, trusted, rooms.log.log_addresses);
+    let limits = Limits::new(
+        &rooms.limits,
+        trusted,
+        rooms.policy.mode,
+        rooms.log.log_addresses,
+    );
     let places = nofile::places(rooms.limits.sessions_max);
     if rooms.policy.mode == policy::Mode::Monitor {
         tracing::warn!(
