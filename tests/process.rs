@@ -85,14 +85,14 @@ fn refuses_settings_it_does_not_know_and_those_it_does_not_obey_yet() {
         ("DOMAINS", "example.org"),
         ("BAKEND_TLS", "off"),
         ("NO_SUCH_THING", "1"),
-        ("REDIS", "redis://127.0.0.1/0"),
+        ("GREYLIST", "5min"),
     ]);
     assert_configuration_refused(
         &finished,
         &[
             "PORTCULLIS_BAKEND_TLS (environment) is unknown; did you mean PORTCULLIS_BACKEND_TLS?",
             "PORTCULLIS_NO_SUCH_THING (environment) is unknown",
-            "PORTCULLIS_REDIS (environment) is unknown",
+            "PORTCULLIS_GREYLIST (environment) is unknown",
         ],
     );
 }

@@ -29,6 +29,8 @@ pub enum BanReason {
     Flood,
     /// More sessions that ended over a protocol offence than `OFFENCE_RATE`.
     Offences,
+    /// Another instance has banned it.
+    Elsewhere,
 }
 
 impl fmt::Display for BanReason {
@@ -37,6 +39,7 @@ impl fmt::Display for BanReason {
             Self::AuthFailures => "auth-failures",
             Self::Flood => "flood",
             Self::Offences => "offences",
+            Self::Elsewhere => "elsewhere",
         })
     }
 }
@@ -119,6 +122,21 @@ impl Bans {
                 });
                 Some(length)
             }
+        }
+    }
+
+    /// Takes over what all instances together say of a source: how long it is
+    /// banned from now.
+    pub(super) fn learn(&self, source: IpNet, reason: BanReason, left: Duration, now: Instant) {
+        if let Some(mut ban) = self.table.get_mut(&source)
+            && ban.until > now
+        {
+            ban.until = now + left;
+            return;
+        }
+        self.ban(source, reason, now);
+        if let Some(mut ban) = self.table.get_mut(&source) {
+            ban.until = now + left;
         }
     }
 
@@ -216,6 +234,16 @@ mod tests {
         let later = now + HOUR + DAY;
         assert!(bans.ban(source(3), BanReason::Flood, later).is_some());
         assert_eq!(bans.list(later).len(), 1);
+    }
+
+    #[test]
+    fn what_the_others_say_of_a_ban_counts() {
+        let (bans, now) = (bans(HOUR), Instant::now());
+        bans.learn(source(1), BanReason::Elsewhere, HOUR / 2, now);
+        assert_eq!(bans.left(&source(1), now), Some(HOUR / 2));
+        bans.ban(source(2), BanReason::Flood, now);
+        bans.learn(source(2), BanReason::Flood, 4 * HOUR, now);
+        assert_eq!(bans.left(&source(2), now), Some(4 * HOUR));
     }
 
     #[test]

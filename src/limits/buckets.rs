@@ -53,6 +53,7 @@ pub(super) struct Buckets<C: Clock = DefaultClock> {
 
 /// All networks of one width.
 struct Tier<C: Clock> {
+    allowance: Allowance,
     limiter: Limiter<C>,
     table: Table,
 }
@@ -79,6 +80,7 @@ impl<C: Clock + Clone> Buckets<C> {
                 let share = if position == 0 { CLIENT_SHARE } else { 1 };
                 let table = Table::new(octets / shares * share);
                 tiers.push(Tier {
+                    allowance,
                     limiter: RateLimiter::new(allowance.quota()?, table.clone(), clock.clone()),
                     table,
                 });
@@ -127,6 +129,12 @@ impl<C: Clock + Clone> Buckets<C> {
             network: None,
             wait: until.wait_time_from(self.clock.now()),
         })
+    }
+
+    /// The buckets that `client` stands in, for somebody else to charge.
+    pub(super) fn of(&self, client: IpAddr) -> impl Iterator<Item = (IpNet, Allowance)> + '_ {
+        self.tiers(client)
+            .map(|(network, tier)| (network, tier.allowance))
     }
 
     /// Charges that no table had room for, since the start.

@@ -1,5 +1,7 @@
 //! How much and how often: rates, connections at once, bans, and places.
 //!
+//! `together.rs` asks the other instances, through Redis, where they are shared.
+//!
 //! A client is a network (`PREFIX_V4`, `PREFIX_V6`); wider networks around it
 //! are counted too. [`Limits::admit`] is asked when a client connects,
 //! [`Limits::charge`] at MAIL, RCPT and failed sign-ins. Nothing here refuses
@@ -17,14 +19,17 @@ mod places;
 mod prefix;
 mod presence;
 mod rate;
+pub mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use bans::{Ban, BanReason};
 pub use places::{Place, Places};
 pub use prefix::{PrefixV4, PrefixV6};
 pub use rate::{Allowance, Rate};
+pub use together::Permit;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -39,7 +44,8 @@ use crate::settings::{LogAddresses, Networks, Size, Value, section};
 use bans::Bans;
 use buckets::Buckets;
 use prefix::Widths;
-use presence::{Presence, Stay};
+use presence::Presence;
+use shared::{Shared, Sharing, Timing};
 
 section! {
     /// How much and how often.
@@ -72,6 +78,9 @@ section! {
         prefix_v6: PrefixV6 = "64", example "56";
         /// How many times as much as the next narrower one a wider network may.
         prefix_factor: Factor = "8", example "16";
+        /// Redis or Valkey in which all instances share rates, connections at once and bans; `rediss://` for TLS. When it is slow or gone, each instance's own limits decide.
+        #[secret]
+        redis: Sharing = "off", example "redis://redis.example.org:6379/0";
     }
 }
 
@@ -136,18 +145,14 @@ pub struct Limits {
     floods: Option<Buckets>,
     offences: Option<Buckets>,
     presence: Arc<Presence>,
-    bans: Bans,
+    bans: Arc<Bans>,
     widths: Widths,
     exempt: Networks,
     never_banned: Networks,
+    first_ban: Duration,
     mode: Mode,
     log_addresses: LogAddresses,
-}
-
-/// Leave to stay; dropping it counts the connection out.
-#[derive(Default)]
-pub struct Permit {
-    _stay: Option<Stay>,
+    shared: Option<Arc<Shared>>,
 }
 
 /// Kinds of buckets.
@@ -183,16 +188,22 @@ impl Limits {
             floods: buckets(settings.flood_rate),
             offences: buckets(settings.offence_rate),
             presence: Arc::new(Presence::new(&widths, settings.conn_max.0, factor)),
-            bans: Bans::new(settings.ban_time, memory / 4),
+            bans: Arc::new(Bans::new(settings.ban_time, memory / 4)),
             exempt: settings.limit_exempt.clone(),
             never_banned: trusted.clone(),
             widths,
+            first_ban: settings.ban_time,
             mode,
             log_addresses,
+            shared: match &settings.redis {
+                Sharing::Off => None,
+                Sharing::Through(url) => Some(Arc::new(Shared::new(url, Timing::default()))),
+            },
         }
     }
 
-    /// Counts a new connection.
+    /// Counts a new connection, by what this instance knows: no await, no
+    /// lock that others wait for. Ask [`admit_by_all`](Self::admit_by_all) next.
     ///
     /// # Errors
     /// What speaks against it; then it is not counted as open. A client that
@@ -210,14 +221,18 @@ impl Limits {
                 })
             });
         match entered {
-            Ok(stay) => Ok(Permit { _stay: Some(stay) }),
+            Ok(stay) => Ok(Permit::of(stay)),
             Err(finding) => {
-                let flood = charge(self.floods.as_ref(), client, Limit::Floods);
-                if flood.is_err() {
-                    self.ban(client, BanReason::Flood);
-                }
+                self.flooded(client);
                 Err(finding)
             }
+        }
+    }
+
+    /// A connection was refused.
+    fn flooded(&self, client: IpAddr) {
+        if charge(self.floods.as_ref(), client, Limit::Floods).is_err() {
+            self.ban(client, BanReason::Flood);
         }
     }
 
@@ -225,28 +240,36 @@ impl Limits {
     ///
     /// # Errors
     /// The limit that is reached, or that the client has been banned meanwhile.
-    pub fn charge(&self, client: IpAddr, what: Charge) -> Result<(), Finding> {
+    pub async fn charge(&self, client: IpAddr, what: Charge) -> Result<(), Finding> {
         if self.exempt.contains(client) {
             return Ok(());
         }
         self.not_banned(client)?;
-        match what {
-            Charge::Message => charge(self.messages.as_ref(), client, Limit::Messages),
-            Charge::Recipient => charge(self.recipients.as_ref(), client, Limit::Recipients),
-        }
+        let (buckets, limit) = match what {
+            Charge::Message => (&self.messages, Limit::Messages),
+            Charge::Recipient => (&self.recipients, Limit::Recipients),
+        };
+        charge(buckets.as_ref(), client, limit)?;
+        self.charge_by_all(buckets.as_ref(), client, limit).await
     }
 
     /// Counts a sign-in that the backend refused.
     ///
     /// # Errors
     /// There were too many; the client is banned now if it may be.
-    pub fn auth_failed(&self, client: IpAddr) -> Result<(), Finding> {
+    pub async fn auth_failed(&self, client: IpAddr) -> Result<(), Finding> {
         if self.exempt.contains(client) {
             return Ok(());
         }
-        charge(self.auth_failures.as_ref(), client, Limit::AuthFailures).inspect_err(|_| {
-            self.ban(client, BanReason::AuthFailures);
-        })
+        let buckets = self.auth_failures.as_ref();
+        let charged = match charge(buckets, client, Limit::AuthFailures) {
+            Ok(()) => {
+                self.charge_by_all(buckets, client, Limit::AuthFailures)
+                    .await
+            }
+            refused => refused,
+        };
+        charged.inspect_err(|_| self.ban(client, BanReason::AuthFailures))
     }
 
     /// Counts a session that ended over an offence; bans the client if there
@@ -276,11 +299,19 @@ impl Limits {
         }
     }
 
-    /// Forgets bans that are long over, for ever.
+    /// Forgets bans that are long over and stays in touch with Redis, for ever.
     pub async fn keep_order(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            self.bans.sweep(Instant::now());
+        let sweep = async {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                self.bans.sweep(Instant::now());
+            }
+        };
+        match &self.shared {
+            Some(shared) => {
+                tokio::join!(sweep, Arc::clone(shared).keep_alive());
+            }
+            None => sweep.await,
         }
     }
 
@@ -321,6 +352,7 @@ impl Limits {
                 %length,
                 "banned"
             );
+            self.tell_of_ban(network, reason);
         }
     }
 }

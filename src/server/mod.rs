@@ -181,9 +181,6 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     for listener in listeners {
         listener.abort();
     }
-    for chore in chores {
-        chore.abort();
-    }
     draining.cancel();
     sessions.close();
     tokio::select! {
@@ -194,6 +191,10 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
             tracing::warn!(sessions = sessions.len(), "stopped: DRAIN is over, sessions are cut off");
         }
     }
+    for chore in chores {
+        chore.abort();
+    }
+    service.limits.farewell().await;
     Ok(())
 }
 

@@ -55,32 +55,29 @@ pub(super) async fn admit(
     } = caller;
     let mut addresses = (peer, local);
     let mut source = Source::Client;
-    let permit = match permit {
-        Some(permit) => permit,
-        None => {
-            let header = proxy_protocol::read(&mut stream)
-                .await
-                .map_err(|error| NotAdmitted::Failed(error.to_string()))?;
-            match header {
-                // Nobody is named whom a limit could be for.
-                None => {
-                    source = Source::Balancer;
-                    Permit::default()
-                }
-                Some(header) => {
-                    addresses = (header.source, header.destination);
-                    journal.client_is(header.source);
-                    match door::admit(service, header.source.ip(), journal) {
-                        Ok(permit) => permit,
-                        Err(finding) => {
-                            let refusal = Refusal::Policy(finding);
-                            door::turn_away(service, stream, listener, journal.clone(), refusal);
-                            return Err(NotAdmitted::TurnedAway);
-                        }
-                    }
-                }
+    if permit.is_none() {
+        let header = proxy_protocol::read(&mut stream)
+            .await
+            .map_err(|error| NotAdmitted::Failed(error.to_string()))?;
+        match header {
+            Some(header) => {
+                addresses = (header.source, header.destination);
+                journal.client_is(header.source);
             }
+            None => source = Source::Balancer,
         }
+    }
+    let permit = match source {
+        // Nobody is named whom a limit could be for.
+        Source::Balancer => Permit::default(),
+        Source::Client => match door::admit(service, addresses.0.ip(), permit, journal).await {
+            Ok(permit) => permit,
+            Err(finding) => {
+                let refusal = Refusal::Policy(finding);
+                door::turn_away(service, stream, listener, journal.clone(), refusal);
+                return Err(NotAdmitted::TurnedAway);
+            }
+        },
     };
     let settings = &service.settings;
     let mut client = Client::new(

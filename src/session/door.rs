@@ -75,13 +75,24 @@ pub fn knock(service: &Service, stream: TcpStream, listener: Listener) -> Option
     }
 }
 
-/// Asks the limits about a client whose address is known only now.
-pub(super) fn admit(
+/// Asks the limits about a client whose address is known by now: this
+/// instance's unless `permit` says that they have been asked, then those of all
+/// instances together.
+pub(super) async fn admit(
     service: &Service,
     client: IpAddr,
+    permit: Option<Permit>,
     journal: &Journal,
 ) -> Result<Permit, Finding> {
-    match service.limits.admit(client) {
+    let admitted = async {
+        let mut permit = match permit {
+            Some(permit) => permit,
+            None => service.limits.admit(client)?,
+        };
+        service.limits.admit_by_all(client, &mut permit).await?;
+        Ok(permit)
+    };
+    match admitted.await {
         Err(finding) if service.policy.mode == Mode::Monitor => {
             would_turn_away(service, journal.clone(), finding);
             Ok(Permit::default())

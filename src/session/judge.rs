@@ -4,6 +4,7 @@
 //! In `MODE=monitor` what they find is logged and nothing comes of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
@@ -11,7 +12,7 @@ use super::admit::Source;
 use super::machine::{Event, Question};
 use super::refusal::Refusal;
 use crate::limits::Charge;
-use crate::policy::{self, Finding, Mode, Stage, Verdict};
+use crate::policy::{self, Mode, Stage, Verdict};
 
 /// Errors that are not held up: everybody makes some.
 const FREE_ERRORS: u32 = 2;
@@ -20,39 +21,34 @@ const FREE_ERRORS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 impl Session<'_> {
-    pub(super) fn judge(&mut self, question: Question) -> Event {
-        let verdict = match question {
-            Question::Message => {
-                self.limit(|session, client| session.service.limits.charge(client, Charge::Message))
+    pub(super) async fn judge(&mut self, question: Question) -> Event {
+        let limits = Arc::clone(&self.service.limits);
+        let client = self.client_address();
+        let counted = match (client, &question) {
+            (None, _) => Ok(()),
+            (Some(client), Question::Message) => limits.charge(client, Charge::Message).await,
+            (Some(client), Question::Recipient(..)) => {
+                limits.charge(client, Charge::Recipient).await
             }
-            Question::FailedSignIn => {
-                self.limit(|session, client| session.service.limits.auth_failed(client))
-            }
-            Question::Recipient(standing, recipient) => {
-                let charged = self.limit(|session, client| {
-                    session.service.limits.charge(client, Charge::Recipient)
-                });
-                let verdict = match charged {
-                    Verdict::Pass => {
-                        self.watch_the_number_of_recipients();
-                        let stage = Stage::Recipient {
-                            client: self.client_address(),
-                            standing,
-                            recipient: &recipient,
-                        };
-                        let verdict = policy::judge(&self.service.policy, &stage);
-                        self.recipient = Some(recipient);
-                        self.in_force(verdict)
-                    }
-                    refused @ Verdict::Refuse(_) => {
-                        self.recipient = Some(recipient);
-                        refused
-                    }
-                };
-                return Event::Judged(verdict);
-            }
+            (Some(client), Question::FailedSignIn) => limits.auth_failed(client).await,
         };
-        Event::Judged(verdict)
+        let mut verdict = Verdict::Pass;
+        if let Question::Recipient(standing, recipient) = question {
+            let stage = Stage::Recipient {
+                client,
+                standing,
+                recipient: &recipient,
+            };
+            verdict = policy::judge(&self.service.policy, &stage);
+            self.recipient = Some(recipient);
+            self.watch_the_number_of_recipients();
+        }
+        // A limit is temporary: it must not hide a refusal for good.
+        let verdict = match (verdict, counted) {
+            (Verdict::Pass, Err(finding)) => Verdict::Refuse(finding),
+            (verdict, _) => verdict,
+        };
+        Event::Judged(self.in_force(verdict))
     }
 
     /// The client's address; none where a balancer does not name it.
@@ -61,14 +57,6 @@ impl Session<'_> {
             Source::Client => Some(self.addresses.0.ip()),
             Source::Balancer => None,
         }
-    }
-
-    fn limit(&mut self, ask: impl FnOnce(&Self, IpAddr) -> Result<(), Finding>) -> Verdict {
-        let verdict = match self.client_address().map(|client| ask(self, client)) {
-            Some(Err(finding)) => Verdict::Refuse(finding),
-            Some(Ok(())) | None => Verdict::Pass,
-        };
-        self.in_force(verdict)
     }
 
     /// The verdict that counts under `MODE`.

@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
                 Step::Listen => self.listen().await,
                 Step::Challenge(reply) => self.challenge(&reply).await,
                 Step::Upgrade(reply) => self.upgrade(&reply).await,
-                Step::Judge(question) => self.judge(question),
+                Step::Judge(question) => self.judge(question).await,
                 Step::Connect => self.connect().await,
                 Step::Exchange(command) => self.exchange(&command).await,
                 Step::ExchangeAuth(line) => self.exchange_auth(&line).await,

@@ -132,6 +132,17 @@ impl Smtp {
         }
     }
 
+    /// The next reply; empty when the connection ends without one.
+    pub fn reply_or_end(&mut self) -> String {
+        match self.line() {
+            Ok(line) if line.as_bytes().get(3) == Some(&b'-') => {
+                format!("{line}\n{}", self.reply())
+            }
+            Ok(line) => line,
+            Err(_) => String::new(),
+        }
+    }
+
     /// The next reply, which must begin with `code`.
     #[track_caller]
     pub fn expect(&mut self, code: &str) -> String {

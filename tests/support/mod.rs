@@ -10,19 +10,23 @@
 mod certs;
 mod client;
 mod command;
+mod daemon;
 mod letters;
 mod portcullis;
 mod ports;
 mod postfix;
+mod redis;
 mod scripted;
 
 pub use certs::{Authority, Certificate};
 pub use client::Smtp;
 pub use command::{Finished, Running, run};
+pub use daemon::Daemon;
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
+pub use redis::Redis;
 pub use scripted::{Act, Scripted};
 
 use std::time::{Duration, Instant};

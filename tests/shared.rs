@@ -1,0 +1,283 @@
+//! Limits that two instances share through a real Redis, and what happens to
+//! them when it freezes, dies or is flushed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use support::{Options, Portcullis, Postfix, Redis, Scripted, Smtp, letter, wait_for};
+
+const EXEMPT: (&str, &str) = ("LIMIT_EXEMPT", "127.0.0.1");
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 5, 5, 5);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 6, 6, 6);
+
+/// Two instances before one backend, both in touch with Redis.
+fn pair(backend: SocketAddr, redis: &Redis, settings: &[(&str, &str)]) -> [Portcullis; 2] {
+    let url = redis.url();
+    let mut all = vec![EXEMPT, ("REDIS", url.as_str())];
+    all.extend_from_slice(settings);
+    let pair = [(); 2].map(|()| Portcullis::guarding(backend, &all));
+    for portcullis in &pair {
+        portcullis.log_with("limits are shared through Redis");
+    }
+    pair
+}
+
+fn connect(portcullis: &Portcullis) -> (Smtp, String) {
+    let mut client = Smtp::connect_from(CLIENT, portcullis.mx);
+    // A client that is banned is reset and says nothing.
+    let said = client.reply_or_end();
+    (client, said)
+}
+
+fn connect_ten_times(pair: &[Portcullis; 2]) -> usize {
+    let replies = (0..10).map(|visit| connect(&pair[visit % 2]).1);
+    replies.filter(|said| said.starts_with("220")).count()
+}
+
+#[test]
+fn two_instances_share_the_rate_of_connections() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let settings = [("CONN_RATE", "1/h burst 4"), ("FLOOD_RATE", "off")];
+    let pair = pair(backend.address, &redis, &settings);
+    assert_eq!(connect_ten_times(&pair), 4);
+    let (_, said) = connect(&pair[0]);
+    assert!(
+        said.starts_with("421 4.7.0 CONN_RATE reached by 127.5.5.5/32; try again in "),
+        "{said}"
+    );
+    let mut other = Smtp::connect_from(OTHER, pair[1].mx);
+    other.expect("220");
+}
+
+#[test]
+fn two_instances_share_messages_and_recipients() {
+    let (postfix, redis) = (Postfix::start(Options::default()), Redis::start());
+    let settings = [("MSG_RATE", "1/h burst 3"), ("RCPT_RATE", "1/h burst 4")];
+    let pair = pair(postfix.address, &redis, &settings);
+    let [mut first, mut second] = [0, 1].map(|which| {
+        let mut client = Smtp::connect_from(CLIENT, pair[which].mx);
+        client.expect("220");
+        client.ask("EHLO client.test", "250");
+        client
+    });
+    for client in [&mut first, &mut second] {
+        let reply = client.deliver("a@sender.test", "b@example.org", letter("one").as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    first.ask("MAIL FROM:<a@sender.test>", "250");
+    second.ask(
+        "MAIL FROM:<a@sender.test>",
+        "450 4.7.1 MSG_RATE reached by 127.5.5.5/32",
+    );
+    for recipient in ["c", "d"] {
+        first.ask(&format!("RCPT TO:<{recipient}@example.org>"), "250");
+    }
+    first.ask(
+        "RCPT TO:<e@example.org>",
+        "452 4.7.1 RCPT_RATE reached by 127.5.5.5/32",
+    );
+    assert_eq!(postfix.messages(2).len(), 2);
+}
+
+#[test]
+fn two_instances_share_connections_at_once_and_a_dead_one_holds_none() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let settings = [
+        ("CONN_MAX", "3"),
+        ("CONN_RATE", "off"),
+        ("FLOOD_RATE", "off"),
+    ];
+    let [first, second] = pair(backend.address, &redis, &settings);
+    let held: Vec<_> = (0..2).map(|_| connect(&first)).collect();
+    assert!(held.iter().all(|(_, said)| said.starts_with("220")));
+    let (mut third, said) = connect(&second);
+    assert!(said.starts_with("220"), "{said}");
+    let (_, said) = connect(&second);
+    assert!(
+        said.starts_with("421 4.7.0 CONN_MAX reached: 127.5.5.5/32 has 3"),
+        "{said}"
+    );
+    third.ask("QUIT", "221");
+    let free = || {
+        let (client, said) = connect(&second);
+        said.starts_with("220").then_some(client)
+    };
+    let _third = wait_for(Duration::from_secs(10), free).expect("a place given back stays taken");
+    // Killed, so that it gives nothing back itself.
+    drop(first);
+    let after_death = wait_for(Duration::from_secs(60), free);
+    assert!(after_death.is_some(), "a dead instance holds its places");
+}
+
+#[test]
+fn a_ban_counts_for_all() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let settings = [
+        ("CONN_RATE", "1/h burst 1"),
+        ("FLOOD_RATE", "1/h burst 2"),
+        ("BAN_TIME", "10min"),
+    ];
+    let [first, second] = pair(backend.address, &redis, &settings);
+    for _ in 0..5 {
+        connect(&first);
+    }
+    first.log_with("\"banned\"");
+    let banned = wait_for(Duration::from_secs(10), || {
+        connect(&second).1.is_empty().then_some(())
+    });
+    assert!(banned.is_some(), "{}", second.log());
+    let mut other = Smtp::connect_from(OTHER, second.mx);
+    other.expect("220");
+}
+
+#[test]
+fn every_key_has_an_end() {
+    let (postfix, redis) = (Postfix::start(Options::default()), Redis::start());
+    let settings = [
+        ("FLOOD_RATE", "1/h burst 1"),
+        ("CONN_RATE", "1/h burst 3"),
+        ("BAN_TIME", "10min"),
+    ];
+    let pair = pair(postfix.address, &redis, &settings);
+    let (mut client, _) = connect(&pair[0]);
+    client.ask("EHLO client.test", "250");
+    client.deliver("a@sender.test", "b@example.org", letter("keys").as_bytes());
+    for _ in 0..6 {
+        connect(&pair[0]);
+    }
+    let kinds = [
+        "bucket:conn:",
+        "bucket:msg:",
+        "bucket:rcpt:",
+        "count:",
+        "alive:",
+        "ban:",
+    ];
+    let all = wait_for(Duration::from_secs(10), || {
+        let keys = redis.keys();
+        let there = |kind: &&str| {
+            keys.iter()
+                .any(|(key, _)| key.starts_with(&format!("portcullis:{kind}")))
+        };
+        kinds.iter().all(there).then_some(keys)
+    });
+    let keys = all.unwrap_or_else(|| panic!("{:?}", redis.keys()));
+    assert!(keys.iter().all(|(_, life)| *life > 0), "{keys:?}");
+}
+
+#[test]
+fn a_frozen_redis_delays_nobody_and_the_own_limits_decide() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let settings = [("CONN_RATE", "1/h burst 5"), ("FLOOD_RATE", "off")];
+    let [first, _second] = pair(backend.address, &redis, &settings);
+    redis.daemon.stop();
+    let began = Instant::now();
+    let welcome = (0..20)
+        .filter(|_| connect(&first).1.starts_with("220"))
+        .count();
+    // Twenty questions of a second each would show.
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(welcome, 5);
+    first.log_with("Redis lost, each instance limits for itself");
+    redis.daemon.cont();
+    first.log_with("Redis is back, limits are shared again");
+}
+
+#[test]
+fn redis_killed_in_the_middle_costs_no_message_and_comes_back() {
+    let (postfix, mut redis) = (Postfix::start(Options::default()), Redis::start());
+    let settings = [
+        ("CONN_RATE", "1/h burst 100"),
+        ("MSG_RATE", "1/h burst 15"),
+        ("FLOOD_RATE", "off"),
+    ];
+    let [first, second] = pair(postfix.address, &redis, &settings);
+    let (mut client, said) = connect(&first);
+    assert!(said.starts_with("220"));
+    client.ask("EHLO client.test", "250");
+    let mut send = |number: usize| {
+        client.say("MAIL FROM:<a@sender.test>");
+        let reply = client.reply();
+        if reply.starts_with("450 4.7.1 MSG_RATE") {
+            return false;
+        }
+        assert!(reply.starts_with("250"), "{reply}");
+        client.ask("RCPT TO:<b@example.org>", "250");
+        client.ask("DATA", "354");
+        client.send(&support::dot_stuffed(
+            letter(&number.to_string()).as_bytes(),
+        ));
+        client.expect("250");
+        true
+    };
+    for number in 0..5 {
+        assert!(send(number));
+    }
+    redis.daemon.kill();
+    // Not let through without a limit: the own bucket has been charged all the while.
+    let sent = (5..30).filter(|number| send(*number)).count();
+    assert_eq!(sent, 10);
+    first.log_with("Redis lost");
+    let address = redis.address();
+    drop(redis);
+    let _redis = Redis::start_at(address);
+    first.log_with("Redis is back");
+    second.log_with("Redis is back");
+    assert_eq!(postfix.messages(15).len(), 15);
+}
+
+#[test]
+fn a_redis_that_is_not_there_at_the_start_holds_nothing_up() {
+    let backend = Scripted::start(&[]);
+    let nobody = format!("redis://{}/0", support::free_address());
+    let settings = [
+        EXEMPT,
+        ("REDIS", nobody.as_str()),
+        ("CONN_RATE", "1/h burst 2"),
+        ("FLOOD_RATE", "off"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    portcullis.log_with("Redis lost");
+    let welcome = (0..5)
+        .filter(|_| connect(&portcullis).1.starts_with("220"))
+        .count();
+    assert_eq!(welcome, 2);
+}
+
+#[test]
+fn a_password_in_the_url_is_never_shown() {
+    let backend = Scripted::start(&[]);
+    let url = format!("redis://portcullis:hunter2@{}/0", support::free_address());
+    let portcullis = Portcullis::guarding(backend.address, &[("REDIS", &url)]);
+    let log = portcullis.log_with("Redis lost");
+    assert!(!log.contains("hunter2"), "{log}");
+    let finished = Portcullis::run_to_end(&[
+        ("BACKEND", "127.0.0.1:1"),
+        ("DOMAINS", "example.org"),
+        ("REDIS", "http://portcullis:hunter2@127.0.0.1/0"),
+    ]);
+    assert!(
+        !finished.output().contains("hunter2"),
+        "{}",
+        finished.output()
+    );
+    assert!(
+        finished.output().contains("PORTCULLIS_REDIS"),
+        "{}",
+        finished.output()
+    );
+}
