@@ -11,8 +11,10 @@
 //! session         one client connection
 //! ----------------------------------------------- outside services (siblings)
 //! backend         the guarded server              limits   how much, how often, who is banned
+//! scan            content scanners
 //! ----------------------------------------------- transport (siblings)
 //! tls             certificates, handshakes        proxy_protocol
+//! spool           a body held in bounded memory
 //! =============================================== pure: no tokio, no async, no clock, no logging
 //! policy          stage + facts -> verdict
 //! smtp            the wire language
@@ -41,8 +43,10 @@ pub mod demo;
 pub mod limits;
 pub mod policy;
 pub mod proxy_protocol;
+pub mod scan;
 pub mod server;
 pub mod session;
 pub mod settings;
 pub mod smtp;
+pub mod spool;
 pub mod tls;

@@ -121,7 +121,9 @@ where
             complain(&format!("{error}\n"));
             match error {
                 ServeError::Bind { .. } => ExitCode::MayNotBind,
-                ServeError::Tls(_) | ServeError::Deaf => ExitCode::Configuration,
+                ServeError::Tls(_) | ServeError::Spool(_) | ServeError::Deaf => {
+                    ExitCode::Configuration
+                }
                 ServeError::Io(_) => ExitCode::Failed,
             }
         }

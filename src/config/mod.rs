@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
-use crate::{backend, limits, policy, proxy_protocol, server, session, tls};
+use crate::{backend, limits, policy, proxy_protocol, scan, server, session, spool, tls};
 
 pub mod command_line;
 mod explain;
@@ -70,6 +70,12 @@ rooms! {
     session: session::Settings;
     /// How much and how often.
     limits: limits::Settings;
+    /// The content scanners.
+    scan: scan::Settings;
+    /// What is done about spam.
+    content: policy::content::Settings;
+    /// Where messages wait for scanners.
+    spool: spool::Settings;
     /// What is logged, and how.
     log: server::log::Settings;
 }
@@ -84,6 +90,9 @@ impl From<Config> for server::Rooms {
             proxy_protocol,
             session,
             limits,
+            scan,
+            content,
+            spool,
             log,
         } = config;
         Self {
@@ -94,6 +103,9 @@ impl From<Config> for server::Rooms {
             proxy_protocol,
             session,
             limits,
+            scan,
+            content,
+            spool,
             log,
         }
     }
@@ -169,6 +181,15 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
                 "holds every address there is: an open relay (if the backend shall decide, say RELAY=backend)",
             );
         }
+    }
+    if let Some(content) = &parts.content
+        && let (Some(tag), Some(reject)) = (content.spam_tag.points(), content.spam_reject.points())
+        && tag > reject
+    {
+        complain(
+            "spam_tag",
+            "is above SPAM_REJECT: what would be marked is refused before",
+        );
     }
     if let Some(server) = &parts.server
         && server.listen.is_empty()

@@ -278,3 +278,15 @@ fn every_setting_says_what_it_means() {
         );
     }
 }
+
+#[test]
+fn a_mark_above_the_refusal_is_refused() {
+    let [backend, domains] = [("backend", "10.0.0.5:25"), ("domains", "example.org")];
+    let given =
+        |tag, reject| problems_of(&[backend, domains, ("spam_tag", tag), ("spam_reject", reject)]);
+    let problems = given("6.5", "6");
+    assert!(
+        problems.contains("PORTCULLIS_SPAM_TAG is above SPAM_REJECT"),
+        "{problems}"
+    );
+}

@@ -3,6 +3,7 @@
 //! Pure: no I/O and no clock, so every rule can be tested with a table. There
 //! is no verdict that swallows mail in silence: the sender always learns.
 
+pub mod content;
 mod domains;
 mod relay;
 

@@ -20,11 +20,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::limits::{Limits, Places};
-use crate::session::{DoorLog, Listener, Service};
+use crate::scan::Scanners;
+use crate::session::{Court, DoorLog, Listener, Service};
 use crate::settings::List;
 use crate::smtp::path::HeloName;
+use crate::spool::{Spool, SpoolError};
 use crate::tls::{Loaded, ServerTls, TlsError};
-use crate::{backend, limits, policy, proxy_protocol, session, tls};
+use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::Doors;
 use listen::ListenAddress;
 
@@ -73,6 +75,9 @@ pub enum ServeError {
     /// All listeners are off.
     #[error("LISTEN, LISTEN_TLS and LISTEN_SUBMISSION are all off")]
     Deaf,
+    /// Messages have nowhere to wait for scanners.
+    #[error("{0}")]
+    Spool(SpoolError),
     /// The operating system refuses something basic.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -95,6 +100,12 @@ pub struct Rooms {
     pub session: session::Settings,
     /// Of limits.
     pub limits: limits::Settings,
+    /// Of the content scanners.
+    pub scan: scan::Settings,
+    /// Of what is done about spam.
+    pub content: policy::content::Settings,
+    /// Of where messages wait for scanners.
+    pub spool: spool::Settings,
     /// Of the guarded server.
     pub backend: backend::Settings,
     /// Of policy.
@@ -142,6 +153,16 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
             "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
         );
     }
+    let scanners = Scanners::new(&rooms.scan);
+    let court = if scanners.is_enabled() {
+        Some(Court {
+            scanners,
+            settings: rooms.content,
+            spool: Spool::new(&rooms.spool).map_err(ServeError::Spool)?,
+        })
+    } else {
+        None
+    };
     let service = Arc::new(Service {
         settings: rooms.session,
         policy: rooms.policy,
@@ -153,6 +174,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         limits: Arc::new(limits),
         places: Places::new(places),
         door_log: DoorLog::new(),
+        court,
         draining: draining.clone(),
     });
 

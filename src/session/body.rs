@@ -5,6 +5,12 @@
 //! octet before it was in order: otherwise its connection is closed, and the
 //! client's body is read on to its true end before anything is replied.
 
+mod deliver;
+mod keep;
+
+pub(super) use deliver::deliver;
+pub(super) use keep::{Kept, keep, keep_chunk};
+
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};

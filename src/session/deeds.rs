@@ -156,6 +156,7 @@ impl Session<'_> {
             return trouble(&error);
         }
         let began = Instant::now();
+        self.messages = self.messages.saturating_add(1);
         let trace = self.trace();
         let relayed = body::relay(
             &mut self.client,
@@ -169,13 +170,14 @@ impl Session<'_> {
 
     pub(super) async fn relay_chunk(&mut self, bdat: Bdat) -> Event {
         let first = self.machine.is_first_chunk();
-        let trace = if first { self.trace() } else { String::new() };
         if first {
+            self.messages = self.messages.saturating_add(1);
             self.chunks = Chunks {
                 checker: ChunkChecker::new(),
                 began: Instant::now(),
             };
         }
+        let trace = if first { self.trace() } else { String::new() };
         let checker = &mut self.chunks.checker;
         let relayed = body::relay_chunk(
             &mut self.client,
@@ -197,7 +199,7 @@ impl Session<'_> {
         }
     }
 
-    fn moved(&mut self, relayed: Relayed, began: Instant) -> Event {
+    pub(super) fn moved(&mut self, relayed: Relayed, began: Instant) -> Event {
         if let Some(envelope) = self.machine.envelope() {
             self.journal
                 .message(envelope, relayed.octets, began, &relayed.moved);
@@ -206,15 +208,21 @@ impl Session<'_> {
     }
 
     /// The trace header field, where the backend learns of the client by it.
-    fn trace(&mut self) -> String {
-        self.messages = self.messages.saturating_add(1);
+    pub(super) fn trace(&self) -> String {
         let by_trace = self
             .backend
             .as_ref()
             .is_some_and(|conversation| conversation.introduction == Introduction::Received);
-        let (true, Some(hello), Some(envelope)) =
-            (by_trace, self.machine.hello(), self.machine.envelope())
-        else {
+        if by_trace {
+            self.trace_field()
+        } else {
+            String::new()
+        }
+    }
+
+    /// The trace header field of the current message.
+    pub(super) fn trace_field(&self) -> String {
+        let (Some(hello), Some(envelope)) = (self.machine.hello(), self.machine.envelope()) else {
             return String::new();
         };
         let trace = trace::Trace {
@@ -224,10 +232,15 @@ impl Session<'_> {
             tls: self.journal.tls(),
             identity: self.machine.identity(),
             hostname: &self.service.hostname,
-            id: &format!("{}.{}", self.id, self.messages),
+            id: &self.message_id(),
             envelope,
             date: OffsetDateTime::now_utc(),
         };
         trace.field()
+    }
+
+    /// The id of the current message.
+    pub(super) fn message_id(&self) -> String {
+        format!("{}.{}", self.id, self.messages)
     }
 }

@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use super::Listener;
 use super::id::SessionId;
-use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
+use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved, Spooled};
 use super::refusal::Refusal;
+use crate::policy::Mode;
+use crate::policy::content::{ContentVerdict, Judgement, Opinion};
 use crate::settings::LogAddresses;
 use crate::smtp::command::Verb;
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -191,6 +193,17 @@ impl Journal {
             Moved::TooSlow => Some(one_line(&Refusal::TooSlow.reply())),
             Moved::Gone => None,
         };
+        self.line_of_message(envelope, octets, began, reply, outcome);
+    }
+
+    fn line_of_message(
+        &self,
+        envelope: &Envelope,
+        octets: u64,
+        began: Instant,
+        reply: Option<String>,
+        outcome: &str,
+    ) {
         let shown = envelope
             .recipients
             .iter()
@@ -212,6 +225,66 @@ impl Journal {
             outcome,
             "message"
         );
+    }
+
+    /// Logs what scanners said of a message, and what comes of it.
+    pub(super) fn weighed(
+        &self,
+        id: &str,
+        opinions: &[Opinion],
+        judgement: &Judgement,
+        began: Instant,
+        mode: Mode,
+    ) {
+        let said: Vec<_> = opinions.iter().map(ToString::to_string).collect();
+        let (verdict, refused) = match judgement.verdict {
+            ContentVerdict::Pass => ("pass", false),
+            ContentVerdict::Tag => ("tag", false),
+            ContentVerdict::Defer(_) => ("defer", true),
+            ContentVerdict::Refuse(_) => ("refuse", true),
+        };
+        tracing::info!(
+            session = %self.id,
+            id,
+            said = said.join("; "),
+            finding = judgement.finding.as_ref().map(ToString::to_string),
+            verdict,
+            would = (refused && mode == Mode::Monitor).then_some("refuse"),
+            milliseconds = milliseconds(began),
+            "scanned"
+        );
+    }
+
+    /// Logs a message that was refused for its content.
+    pub(super) fn refused_message(
+        &self,
+        envelope: &Envelope,
+        octets: u64,
+        began: Instant,
+        refusal: &Refusal,
+    ) {
+        let reply = Some(one_line(&refusal.reply()));
+        self.line_of_message(envelope, octets, began, reply, "refused");
+    }
+
+    /// Logs a message that could not be kept for the scanners.
+    pub(super) fn lost_message(
+        &self,
+        envelope: &Envelope,
+        octets: u64,
+        began: Instant,
+        spooled: Spooled,
+    ) {
+        let (outcome, refusal) = match spooled {
+            Spooled::Kept => return,
+            Spooled::Offence(offence) => ("refused", Some(Refusal::Body(offence))),
+            Spooled::TooLarge | Spooled::Endless => ("refused", Some(Refusal::TooLarge)),
+            Spooled::NoRoom => ("no room", Some(Refusal::NoRoom)),
+            Spooled::TooSlow => ("client too slow", Some(Refusal::TooSlow)),
+            Spooled::Gone => ("client gone", None),
+        };
+        let reply = refusal.map(|refusal| one_line(&refusal.reply()));
+        self.line_of_message(envelope, octets, began, reply, outcome);
     }
 
     /// Logs that a client was closed before a session began.

@@ -4,7 +4,8 @@
 //! its steps. Six invariants hold whatever comes:
 //!
 //! 1. A body goes to the backend only after the backend's own 354 (or, for
-//!    BDAT, after its 2xx to MAIL and to at least one RCPT).
+//!    BDAT, after its 2xx to MAIL and to at least one RCPT); where bodies are
+//!    judged, only after [`Weighed::Pass`] besides.
 //! 2. Sender and recipients are taken into the state only after the backend's
 //!    2xx, never on the client's word; so is a hello once the backend is open.
 //! 3. After STARTTLS nothing from before is kept but the client's address and
@@ -21,6 +22,7 @@
 //! backend that believes `XCLIENT LOGIN=`.
 
 mod answers;
+mod bodies;
 mod commands;
 mod login;
 #[cfg(test)]
@@ -108,6 +110,11 @@ enum Pending {
     Data,
     Body,
     Chunk(Bdat),
+    /// A body is being kept; `None`: of a DATA command.
+    Spool(Option<Bdat>),
+    Weigh,
+    /// DATA was sent for a body that passed.
+    DataForKept,
     /// A refused chunk is being read; then this is the answer.
     Discard(Bdat, Answer),
     /// RSET was sent to clean up; then this is the answer.

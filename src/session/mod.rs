@@ -7,6 +7,7 @@
 mod admit;
 mod body;
 mod client;
+mod content;
 mod deeds;
 mod door;
 mod id;
@@ -31,17 +32,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Conversation};
 use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
+use crate::policy::content::Edits;
 use crate::policy::{self, Mode};
+use crate::scan::Scanners;
 use crate::settings::{LogAddresses, Networks};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
+use crate::spool::{self, Spool};
 use crate::tls::ServerTls;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::Limits;
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
-use machine::{Answer, Demand, Ending, Event, Machine, Moved, Privacy, Rules, Step};
+use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Moved, Privacy, Rules, Step};
 use refusal::Refusal;
 
 /// On which kind of listener a client came in.
@@ -87,8 +91,20 @@ pub struct Service {
     pub places: Arc<Places>,
     /// Keeps the log of refusals at the door short.
     pub door_log: DoorLog,
+    /// Where bodies are judged before the backend sees them; `None`: nowhere.
+    pub court: Option<Court>,
     /// Cancelled when sessions at rest shall end.
     pub draining: CancellationToken,
+}
+
+/// All that the judgement of bodies needs.
+pub struct Court {
+    /// Who looks at content.
+    pub scanners: Scanners,
+    /// What is done about their opinions.
+    pub settings: policy::content::Settings,
+    /// Where messages wait for them.
+    pub spool: Spool,
 }
 
 /// Serves one client from its first octet to its last.
@@ -136,6 +152,7 @@ struct Session<'a> {
     limits: Limits,
     backend: Option<Conversation>,
     chunks: Chunks,
+    kept: Kept,
     journal: Journal,
     /// The recipient that is being decided upon.
     recipient: Option<ForwardPath>,
@@ -143,6 +160,15 @@ struct Session<'a> {
     messages: u32,
     /// Errors that the client has been held up for.
     errors: u32,
+}
+
+/// The message that is kept for scanners.
+enum Kept {
+    Nothing,
+    /// It is coming.
+    Coming(spool::Writer),
+    /// It is here, and may be delivered with these edits.
+    Whole(spool::Body, Edits),
 }
 
 /// The BDAT message that is being relayed.
@@ -198,6 +224,10 @@ impl<'a> Session<'a> {
             errors_max: settings.error_max,
             junk_max: settings.junk_max,
             newline: settings.bare_newline,
+            bodies: match service.court {
+                Some(_) => Bodies::Judged,
+                None => Bodies::Relayed,
+            },
             mode,
         };
         let limits = Limits {
@@ -228,6 +258,7 @@ impl<'a> Session<'a> {
                 checker: ChunkChecker::new(),
                 began: Instant::now(),
             },
+            kept: Kept::Nothing,
             journal,
             recipient: None,
             messages: 0,
@@ -251,6 +282,10 @@ impl<'a> Session<'a> {
                 Step::ExchangeAuth(line) => self.exchange_auth(&line).await,
                 Step::RelayBody(reply) => self.relay_body(&reply).await,
                 Step::RelayChunk(bdat) => self.relay_chunk(bdat).await,
+                Step::SpoolBody(reply) => self.spool_body(&reply).await,
+                Step::SpoolChunk(bdat) => self.spool_chunk(bdat).await,
+                Step::Weigh => self.weigh().await,
+                Step::DeliverBody => self.deliver_body().await,
                 Step::Discard(octets) => {
                     match body::discard(&mut self.client, self.limits, octets).await {
                         Ok(()) => Event::Discarded,
@@ -261,6 +296,9 @@ impl<'a> Session<'a> {
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
+            if self.machine.envelope().is_none() {
+                self.kept = Kept::Nothing;
+            }
             if challenged && matches!(step, Step::End(_)) {
                 // The backend waits for an AUTH line; a QUIT would be one.
                 self.backend = None;

@@ -69,11 +69,23 @@ pub enum Refusal {
     EarlyTalker,
     /// The client kept us waiting while places ran out.
     Shed,
+    /// The spool is full or broken.
+    NoRoom,
+    /// What scanners said of a message, as policy sees it.
+    Content {
+        /// The kind of finding, from a closed set.
+        finding: &'static str,
+        /// What the client hears.
+        reply: Reply,
+    },
 }
 
 impl Refusal {
     /// The reply that the client gets.
     pub fn reply(&self) -> Reply {
+        if let Self::Content { reply, .. } = self {
+            return reply.clone();
+        }
         let (code, class, subject, detail, text) = self.row();
         let enhanced = EnhancedCode {
             class,
@@ -155,6 +167,8 @@ impl Refusal {
             Self::Policy(Finding::Banned { .. }) => "banned",
             Self::EarlyTalker => "early-talker",
             Self::Shed => "stress",
+            Self::NoRoom => "spool-full",
+            Self::Content { finding, .. } => finding,
             Self::TooManyErrors => "errors",
             Self::BackendGone => "backend-gone",
             Self::BackendTls => "backend-tls",
@@ -239,6 +253,14 @@ impl Refusal {
             ),
             Self::Policy(finding) => return of_finding(finding),
             Self::EarlyTalker => (554, 5, 7, 1, "You spoke before the greeting; closing"),
+            Self::NoRoom => (
+                452,
+                4,
+                3,
+                1,
+                "No room for this message now; try again later",
+            ),
+            Self::Content { .. } => (550, 5, 7, 1, "Message refused"),
             Self::Shed => (421, 4, 4, 2, "Too busy to wait for you; try again later"),
             Self::Body(BodyOffence::BareCr) => (554, 5, 6, 0, "CR without LF in the message"),
             Self::Body(BodyOffence::BareLf) => (554, 5, 6, 0, "LF without CR in the message"),

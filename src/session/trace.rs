@@ -48,25 +48,30 @@ impl Trace<'_> {
             "Received: from {} ({literal}){tls}\r\n\tby {} (Portcullis) with {} id {}{recipient};\r\n\t{date}\r\n",
             self.hello.name,
             self.hostname,
-            self.with(),
+            protocol(self.hello, self.envelope, self.privacy, self.identity),
             self.id,
         )
     }
+}
 
-    /// RFC 3848 and RFC 6531 4.3.
-    fn with(&self) -> &'static str {
-        let utf8 = self.envelope.mail.parameters.smtputf8;
-        match (self.hello.protocol, utf8, self.privacy, self.identity) {
-            (Protocol::Smtp, ..) => "SMTP",
-            (Protocol::Esmtp, false, Privacy::Clear, None) => "ESMTP",
-            (Protocol::Esmtp, false, Privacy::Clear, Some(_)) => "ESMTPA",
-            (Protocol::Esmtp, false, Privacy::Encrypted, None) => "ESMTPS",
-            (Protocol::Esmtp, false, Privacy::Encrypted, Some(_)) => "ESMTPSA",
-            (Protocol::Esmtp, true, Privacy::Clear, None) => "UTF8SMTP",
-            (Protocol::Esmtp, true, Privacy::Clear, Some(_)) => "UTF8SMTPA",
-            (Protocol::Esmtp, true, Privacy::Encrypted, None) => "UTF8SMTPS",
-            (Protocol::Esmtp, true, Privacy::Encrypted, Some(_)) => "UTF8SMTPSA",
-        }
+/// RFC 3848 and RFC 6531 4.3.
+pub(super) fn protocol(
+    hello: &Hello,
+    envelope: &Envelope,
+    privacy: Privacy,
+    identity: Option<&Identity>,
+) -> &'static str {
+    let utf8 = envelope.mail.parameters.smtputf8;
+    match (hello.protocol, utf8, privacy, identity) {
+        (Protocol::Smtp, ..) => "SMTP",
+        (Protocol::Esmtp, false, Privacy::Clear, None) => "ESMTP",
+        (Protocol::Esmtp, false, Privacy::Clear, Some(_)) => "ESMTPA",
+        (Protocol::Esmtp, false, Privacy::Encrypted, None) => "ESMTPS",
+        (Protocol::Esmtp, false, Privacy::Encrypted, Some(_)) => "ESMTPSA",
+        (Protocol::Esmtp, true, Privacy::Clear, None) => "UTF8SMTP",
+        (Protocol::Esmtp, true, Privacy::Clear, Some(_)) => "UTF8SMTPA",
+        (Protocol::Esmtp, true, Privacy::Encrypted, None) => "UTF8SMTPS",
+        (Protocol::Esmtp, true, Privacy::Encrypted, Some(_)) => "UTF8SMTPSA",
     }
 }
 

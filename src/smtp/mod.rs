@@ -7,6 +7,7 @@ pub mod bdat;
 pub mod command;
 pub mod dot;
 pub mod ehlo;
+pub mod header;
 pub mod line;
 pub mod parameters;
 pub mod path;

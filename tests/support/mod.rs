@@ -8,26 +8,32 @@
 #![allow(dead_code, unused_imports)]
 
 mod certs;
+mod clamd;
 mod client;
 mod command;
 mod daemon;
 mod letters;
+mod milters;
 mod portcullis;
 mod ports;
 mod postfix;
 mod redis;
 mod scripted;
+mod spamd;
 
 pub use certs::{Authority, Certificate};
+pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::Smtp;
 pub use command::{Finished, Running, run};
 pub use daemon::Daemon;
 pub use letters::{dot_stuffed, first_difference, letter, torture};
+pub use milters::{Opendkim, Pymilter};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
 pub use redis::Redis;
 pub use scripted::{Act, Scripted};
+pub use spamd::{Spamd, gtube};
 
 use std::time::{Duration, Instant};
 

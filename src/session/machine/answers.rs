@@ -2,21 +2,21 @@
 
 use crate::policy::{Finding, Verdict};
 use crate::session::refusal::Refusal;
-use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Rcpt};
+use crate::smtp::command::{AuthLine, Command, CommandError, Rcpt};
 use crate::smtp::parameters::RcptParameters;
 use crate::smtp::reply::Reply;
 
 use super::commands::without_route;
 use super::{
-    Answer, Asked, Behind, Ending, Envelope, Event, Guess, Identity, Line, Lost, Machine, Moved,
-    Pending, Phase, Privacy, Question, Relogin, Step, Unavailable, Wish, end,
+    Answer, Asked, Behind, Ending, Envelope, Event, Guess, Identity, Line, Lost, Machine, Pending,
+    Phase, Privacy, Question, Relogin, Step, Unavailable, Weighed, Wish, end,
 };
 
 /// More challenges than any mechanism in use sends (SCRAM two, GSSAPI a few).
 const AUTH_ROUNDS_MAX: u8 = 16;
 
 /// What a reply of the backend amounts to.
-enum Class {
+pub(super) enum Class {
     Done,
     More,
     Refused,
@@ -25,7 +25,7 @@ enum Class {
     Nonsense,
 }
 
-fn class(reply: &Reply) -> Class {
+pub(super) fn class(reply: &Reply) -> Class {
     match reply.code() {
         421 => Class::Closing,
         200..=299 => Class::Done,
@@ -58,6 +58,13 @@ impl Machine {
             (Pending::AuthLine(_), Event::Offence(offence)) => end(Refusal::Line(offence)),
             (Pending::Body, Event::Moved(moved)) => self.body_moved(phase, moved),
             (Pending::Chunk(bdat), Event::Moved(moved)) => self.chunk_moved(phase, bdat, moved),
+            (Pending::Spool(bdat), Event::Spooled(spooled)) => self.spooled(phase, bdat, spooled),
+            (Pending::Weigh, Event::Weighed(Weighed::Pass)) => {
+                self.await_with(phase, Pending::DataForKept, Step::Exchange(Command::Data))
+            }
+            (Pending::Weigh, Event::Weighed(Weighed::Refuse(refusal))) => {
+                self.clear(phase.without_transaction(), Answer::Refused(refusal))
+            }
             (Pending::Discard(bdat, answer), Event::Discarded) => {
                 self.discarded(phase, bdat, answer)
             }
@@ -166,7 +173,10 @@ impl Machine {
             (Pending::Data, Class::More) if reply.code() == 354 => {
                 self.await_with(phase, Pending::Body, Step::RelayBody(reply))
             }
-            (Pending::Data, Class::Refused) => {
+            (Pending::DataForKept, Class::More) if reply.code() == 354 => {
+                self.await_with(phase, Pending::Body, Step::DeliverBody)
+            }
+            (Pending::Data | Pending::DataForKept, Class::Refused) => {
                 self.clear(phase.without_transaction(), Answer::Backend(reply))
             }
             (Pending::Hello(hello), Class::Done) => self.greet(phase, hello),
@@ -245,102 +255,6 @@ impl Machine {
         }
     }
 
-    fn body_moved(&mut self, phase: Phase, moved: Moved) -> Step {
-        let phase = phase.without_transaction();
-        match moved {
-            Moved::Answered(reply) => match class(&reply) {
-                Class::Done => {
-                    self.junk = 0;
-                    self.answer(phase, Answer::Backend(reply))
-                }
-                Class::Refused => self.answer(phase, Answer::Backend(reply)),
-                Class::Closing => closing(reply),
-                Class::More | Class::Nonsense => end(Refusal::BackendNonsense),
-            },
-            other => match self.broken(other) {
-                Err(ending) => Step::End(ending),
-                Ok(answer) => self.answer(phase, answer),
-            },
-        }
-    }
-
-    fn chunk_moved(&mut self, phase: Phase, bdat: Bdat, moved: Moved) -> Step {
-        match moved {
-            Moved::Answered(reply) => match (class(&reply), phase) {
-                (Class::Done, phase) if bdat.last => {
-                    self.junk = 0;
-                    self.answer(phase.without_transaction(), Answer::Backend(reply))
-                }
-                (Class::Done, Phase::Mail(greeted, envelope)) => self.answer(
-                    Phase::Chunks(greeted, envelope, bdat.size),
-                    Answer::Backend(reply),
-                ),
-                (Class::Done, Phase::Chunks(greeted, envelope, octets)) => {
-                    let octets = octets.saturating_add(bdat.size);
-                    self.answer(
-                        Phase::Chunks(greeted, envelope, octets),
-                        Answer::Backend(reply),
-                    )
-                }
-                (Class::Refused, phase) => {
-                    let answer = Answer::Backend(reply);
-                    self.clear(after_chunk(phase, bdat, &answer), answer)
-                }
-                (Class::Closing, _) => closing(reply),
-                _ => end(Refusal::BackendNonsense),
-            },
-            other => match self.broken(other) {
-                Err(ending) => Step::End(ending),
-                Ok(answer) => {
-                    let phase = after_chunk(phase, bdat, &answer);
-                    self.answer(phase, answer)
-                }
-            },
-        }
-    }
-
-    fn discarded(&mut self, phase: Phase, bdat: Bdat, answer: Answer) -> Step {
-        match phase {
-            // Too large: what the backend has of the message must go.
-            Phase::Mail(_, ref envelope) if envelope.recipients.is_empty() => {
-                self.answer(phase, answer)
-            }
-            Phase::Mail(..) | Phase::Chunks(..) => {
-                self.clear(after_chunk(phase, bdat, &answer), answer)
-            }
-            Phase::Start | Phase::Greeted(_) | Phase::Failed(..) => self.answer(phase, answer),
-        }
-    }
-
-    /// A body that did not reach its end at the backend: its connection is closed.
-    fn broken(&mut self, moved: Moved) -> Result<Answer, Ending> {
-        self.link = None;
-        let refusal = match moved {
-            Moved::Offence(offence) => Refusal::Body(offence),
-            Moved::TooLarge => Refusal::TooLarge,
-            Moved::Lost => Refusal::BackendGone,
-            Moved::Interrupted(reply) => {
-                return match class(&reply) {
-                    Class::Refused => Ok(Answer::Backend(reply)),
-                    Class::Closing => Err(Ending::Said(Answer::Backend(reply))),
-                    // Invariant 4: a 2xx before the end acknowledges nothing.
-                    Class::Done | Class::More | Class::Nonsense => {
-                        Err(refused(Refusal::BackendNonsense))
-                    }
-                };
-            }
-            Moved::Endless => return Err(refused(Refusal::TooLarge)),
-            Moved::TooSlow => return Err(refused(Refusal::TooSlow)),
-            Moved::Gone | Moved::Answered(_) => return Err(Ending::Gone),
-        };
-        if refusal.is_error()
-            && let Some(ending) = self.count_error()
-        {
-            return Err(ending);
-        }
-        Ok(Answer::Refused(refusal))
-    }
-
     fn lost_while(&mut self, phase: Phase, pending: Pending) -> Step {
         self.link = None;
         match pending {
@@ -371,25 +285,12 @@ impl Machine {
     }
 }
 
-fn refused(refusal: Refusal) -> Ending {
-    Ending::Said(Answer::Refused(refusal))
-}
-
 /// RFC 4954 6: the credentials were refused, not the mechanism and not for now.
 fn is_failed_sign_in(reply: &Reply) -> bool {
     matches!(reply.code(), 500..=599) && !matches!(reply.code(), 504 | 534 | 538)
 }
 
-/// Where a transaction stands after a chunk failed.
-fn after_chunk(phase: Phase, bdat: Bdat, answer: &Answer) -> Phase {
-    if bdat.last {
-        phase.without_transaction()
-    } else {
-        phase.failed(answer)
-    }
-}
-
 /// RFC 5321 3.8: the backend hangs up, so the session ends with its word.
-fn closing(reply: Reply) -> Step {
+pub(super) fn closing(reply: Reply) -> Step {
     Step::End(Ending::Said(Answer::Backend(reply)))
 }

@@ -3,7 +3,7 @@
 use crate::policy::Standing;
 use crate::session::offer;
 use crate::session::refusal::Refusal;
-use crate::smtp::command::{Auth, Bdat, Command, Mail, Rcpt, Verb};
+use crate::smtp::command::{Auth, Command, Mail, Rcpt, Verb};
 use crate::smtp::parameters::{Body, MailParameters, RcptParameters, Submitter};
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
@@ -12,9 +12,6 @@ use super::{
     Answer, Asked, Behind, Demand, Ending, Greeted, Guess, Hello, Line, Machine, Pending, Phase,
     Privacy, Protocol, Question, Relogin, Step, Wish, end, own,
 };
-
-/// A refused chunk larger than this many times `MAX_SIZE` is not read to its end.
-const DISCARD_FACTOR: u64 = 2;
 
 impl Machine {
     pub(super) fn command(&mut self, phase: Phase, command: Command, behind: Behind) -> Step {
@@ -224,67 +221,6 @@ impl Machine {
                 self.refuse(phase, Refusal::Sequence("Say MAIL first"))
             }
         }
-    }
-
-    fn data(&mut self, phase: Phase) -> Step {
-        match phase {
-            Phase::Mail(_, ref envelope) if !envelope.recipients.is_empty() => {
-                self.await_with(phase, Pending::Data, Step::Exchange(Command::Data))
-            }
-            Phase::Mail(..) => self.refuse(phase, Refusal::Sequence("No recipient was taken")),
-            Phase::Failed(greeted, answer) => self.answer(Phase::Greeted(greeted), answer),
-            Phase::Start | Phase::Greeted(_) | Phase::Chunks(..) => {
-                self.refuse(phase, Refusal::Sequence("Say MAIL and RCPT first"))
-            }
-        }
-    }
-
-    /// RFC 3030 2: the octets of a refused chunk are read and thrown away.
-    fn bdat(&mut self, phase: Phase, bdat: Bdat) -> Step {
-        if !offer::chunking(&self.rules) {
-            return self.refuse(phase, Refusal::NotOffered("BDAT"));
-        }
-        let octets = match &phase {
-            Phase::Mail(_, envelope) if !envelope.recipients.is_empty() => 0,
-            Phase::Chunks(_, _, octets) => *octets,
-            Phase::Failed(_, answer) => {
-                let answer = answer.clone();
-                let phase = if bdat.last {
-                    phase.without_transaction()
-                } else {
-                    phase
-                };
-                return self.discard(phase, bdat, answer);
-            }
-            Phase::Mail(..) | Phase::Start | Phase::Greeted(_) => {
-                let refusal = Refusal::Sequence("Say MAIL and RCPT first");
-                if let Some(ending) = self.count_error() {
-                    return Step::End(ending);
-                }
-                return self.discard(phase, bdat, Answer::Refused(refusal));
-            }
-        };
-        // The probe offered it; this very connection must too, or the octets of
-        // the chunk would be commands to the backend.
-        let takes_chunks = self
-            .link
-            .as_ref()
-            .is_some_and(|link| link.keywords.contains("CHUNKING"));
-        if !takes_chunks {
-            return self.discard(phase, bdat, Answer::Refused(Refusal::BackendChanged));
-        }
-        if octets.saturating_add(bdat.size) > self.rules.max_size {
-            return self.discard(phase, bdat, Answer::Refused(Refusal::TooLarge));
-        }
-        self.await_with(phase, Pending::Chunk(bdat), Step::RelayChunk(bdat))
-    }
-
-    fn discard(&mut self, phase: Phase, bdat: Bdat, answer: Answer) -> Step {
-        if bdat.size > self.rules.max_size.saturating_mul(DISCARD_FACTOR) {
-            return Step::End(Ending::Said(answer));
-        }
-        let pending = Pending::Discard(bdat, answer);
-        self.await_with(phase, pending, Step::Discard(bdat.size))
     }
 
     fn rset(&mut self, phase: Phase) -> Step {

@@ -26,6 +26,7 @@ fn rules() -> Rules {
         allowed: vec![Verb::Vrfy],
         max_size: 1000,
         recipients_max: 3,
+        bodies: Bodies::Relayed,
         recipients_cap: 3,
         junk_max: 100,
         mode: Mode::Enforce,

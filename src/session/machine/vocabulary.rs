@@ -38,6 +38,17 @@ pub struct Rules {
     pub mode: Mode,
     /// What is done about a bare CR or LF in a body.
     pub newline: BareNewline,
+    /// Whether bodies are scanned before the backend sees them.
+    pub bodies: Bodies,
+}
+
+/// What becomes of a body first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// It goes to the backend as it arrives.
+    Relayed,
+    /// It is kept until scanners have judged it.
+    Judged,
 }
 
 /// What must have happened before MAIL.
@@ -92,6 +103,10 @@ pub enum Event {
     Answered(Result<Reply, Lost>),
     /// A body or a chunk was to be moved.
     Moved(Moved),
+    /// A body or a chunk was to be kept.
+    Spooled(Spooled),
+    /// Scanners and policy have spoken about the body that is kept.
+    Weighed(Weighed),
     /// A refused chunk has been read and thrown away.
     Discarded,
     /// The client took longer than allowed.
@@ -127,6 +142,14 @@ pub enum Step {
     RelayBody(Reply),
     /// Relay one BDAT command with its octets and await the reply.
     RelayChunk(Bdat),
+    /// Say this 354, then keep a body up to its end.
+    SpoolBody(Reply),
+    /// Keep the octets of one BDAT command.
+    SpoolChunk(Bdat),
+    /// Have the body that is kept judged.
+    Weigh,
+    /// Deliver the body that is kept and await the reply.
+    DeliverBody,
     /// Read this many octets and throw them away.
     Discard(u64),
     /// Nothing more: hang up.
@@ -219,6 +242,34 @@ pub enum Moved {
     TooSlow,
     /// The client has gone.
     Gone,
+}
+
+/// How keeping a body or a chunk ended. The backend has not seen any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spooled {
+    /// It is kept.
+    Kept,
+    /// It broke a rule; it has been read to its true end.
+    Offence(BodyOffence),
+    /// It is too large; it has been read to its true end.
+    TooLarge,
+    /// There is no room for it; it has been read to its true end.
+    NoRoom,
+    /// Too large, and no end in sight.
+    Endless,
+    /// The client fell silent or was too slow.
+    TooSlow,
+    /// The client has gone.
+    Gone,
+}
+
+/// What is to become of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    /// It is delivered.
+    Pass,
+    /// It is refused.
+    Refuse(Refusal),
 }
 
 /// The client's hello.

@@ -36,6 +36,7 @@ fn rules() -> Rules {
         allowed: Vec::new(),
         max_size: 1000,
         recipients_max: 7,
+        bodies: crate::session::machine::Bodies::Relayed,
         recipients_cap: 7,
         junk_max: 100,
         mode: crate::policy::Mode::Enforce,

@@ -40,6 +40,7 @@ fn signed_in() -> Identity {
         allowed: Vec::new(),
         max_size: 1000,
         recipients_max: 3,
+        bodies: crate::session::machine::Bodies::Relayed,
         recipients_cap: 3,
         junk_max: 100,
         mode: crate::policy::Mode::Enforce,

@@ -39,6 +39,13 @@ fn any_command() -> impl Strategy<Value = Event> {
         .prop_map(|(line, behind)| Event::Command(Command::parse(line.as_bytes()), behind))
 }
 
+fn content() -> Refusal {
+    Refusal::Content {
+        finding: "spam",
+        reply: reply(550),
+    }
+}
+
 /// What a client would do that wants its mail delivered: random commands alone
 /// seldom get as far as a body.
 fn sensible_command() -> impl Strategy<Value = Event> {
@@ -72,6 +79,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Moved::Endless),
         1 => Just(Moved::Gone),
     ];
+    let spooled = prop_oneof![
+        6 => Just(Spooled::Kept),
+        1 => Just(Spooled::Offence(BodyOffence::BareLf)),
+        1 => Just(Spooled::TooLarge),
+        1 => Just(Spooled::NoRoom),
+        1 => Just(Spooled::Endless),
+        1 => Just(Spooled::TooSlow),
+        1 => Just(Spooled::Gone),
+    ];
     let relogin = prop_oneof![Just(Relogin::Possible), Just(Relogin::Impossible)];
     let opened = relogin.prop_map(|relogin| {
         let keywords = rules().backend;
@@ -95,6 +111,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         8 => Just(Event::Judged(Verdict::Pass)),
         1 => Just(Event::Judged(Verdict::Refuse(Finding::HiddenRoute))),
         8 => moved.prop_map(Event::Moved),
+        8 => spooled.prop_map(Event::Spooled),
+        4 => Just(Event::Weighed(Weighed::Pass)),
+        2 => Just(Event::Weighed(Weighed::Refuse(content()))),
         2 => Just(Event::Upgraded),
         2 => Just(Event::Discarded),
         8 => auth_line.prop_map(|line| Event::AuthLine(AuthLine::parse(line.as_bytes()), Behind::Nothing)),
@@ -116,7 +135,11 @@ fn fits(step: &Step, event: &Event) -> bool {
         Step::Judge(..) => matches!(event, Event::Judged(_)),
         Step::Connect => matches!(event, Event::Connected(_)),
         Step::Exchange(_) | Step::ExchangeAuth(_) => matches!(event, Event::Answered(_)),
-        Step::RelayBody(_) | Step::RelayChunk(_) => matches!(event, Event::Moved(_)),
+        Step::RelayBody(_) | Step::RelayChunk(_) | Step::DeliverBody => {
+            matches!(event, Event::Moved(_))
+        }
+        Step::SpoolBody(_) | Step::SpoolChunk(_) => matches!(event, Event::Spooled(_)),
+        Step::Weigh => matches!(event, Event::Weighed(_)),
         Step::Discard(_) => matches!(event, Event::Discarded),
         Step::End(_) => true,
     }
@@ -135,7 +158,11 @@ fn consent_to(step: &Step) -> Option<Event> {
         Step::ExchangeAuth(AuthLine::Cancel) => Some(answered(501)),
         Step::Exchange(Command::Auth(_)) | Step::ExchangeAuth(_) => Some(answered(235)),
         Step::Exchange(_) => Some(answered(250)),
-        Step::RelayBody(_) | Step::RelayChunk(_) => Some(Event::Moved(Moved::Answered(reply(250)))),
+        Step::RelayBody(_) | Step::RelayChunk(_) | Step::DeliverBody => {
+            Some(Event::Moved(Moved::Answered(reply(250))))
+        }
+        Step::SpoolBody(_) | Step::SpoolChunk(_) => Some(Event::Spooled(Spooled::Kept)),
+        Step::Weigh => Some(Event::Weighed(Weighed::Pass)),
         Step::Discard(_) => Some(Event::Discarded),
     }
 }
@@ -144,12 +171,13 @@ fn consent_to(step: &Step) -> Option<Event> {
 /// backend consents, and the client may err more often.
 fn run(
     events: &[(Event, bool)],
-    privacy: Privacy,
+    (privacy, bodies): (Privacy, Bodies),
     strays: bool,
     mut on: impl FnMut(&mut Machine, &Step, &Event) -> Result<Step, TestCaseError>,
 ) -> Result<(), TestCaseError> {
     let rules = Rules {
         errors_max: 30,
+        bodies,
         ..rules()
     };
     let mut machine = Machine::new(rules, privacy);
@@ -179,7 +207,10 @@ fn asked_for(before: &Step, event: &Event, code: u16) -> bool {
             command,
             Command::Mail(_) | Command::Rcpt(_) | Command::Vrfy(_)
         ),
-        (Step::RelayBody(_) | Step::RelayChunk(_), Event::Moved(Moved::Answered(_))) => true,
+        (
+            Step::RelayBody(_) | Step::RelayChunk(_) | Step::DeliverBody,
+            Event::Moved(Moved::Answered(_)),
+        ) => true,
         _ => false,
     }
 }
@@ -205,6 +236,8 @@ fn mailboxes(paths: &[ForwardPath]) -> Vec<String> {
 struct Consent {
     recipients: Vec<ForwardPath>,
     octets: u64,
+    /// The body that is kept has passed.
+    passed: bool,
 }
 
 /// Feeds one event and holds what comes of it against the model.
@@ -231,7 +264,7 @@ fn advance(
         Step::End(Ending::Said(Answer::Backend(said))) => prop_assert!(said.code() >= 400),
         Step::Answer(Answer::Own(reply)) => {
             prop_assert!(
-                !matches!(event, Event::Moved(_)),
+                !matches!(event, Event::Moved(_) | Event::Weighed(_)),
                 "own {} after a body",
                 reply.code()
             );
@@ -253,6 +286,18 @@ fn advance(
             prop_assert!(!consent.recipients.is_empty());
             prop_assert_eq!(consent.octets, 0);
         }
+        Step::Exchange(Command::Data) if matches!(before, Step::Weigh) => {
+            prop_assert!(matches!(event, Event::Weighed(Weighed::Pass)));
+        }
+        Step::DeliverBody => {
+            prop_assert!(consent.passed, "delivered without a verdict");
+            prop_assert_eq!(heard(event).map(Reply::code), Some(354));
+            prop_assert!(!consent.recipients.is_empty());
+        }
+        Step::SpoolChunk(bdat) => {
+            prop_assert!(!consent.recipients.is_empty());
+            prop_assert!(consent.octets + bdat.size <= rules().max_size);
+        }
         Step::RelayChunk(bdat) => {
             prop_assert!(!consent.recipients.is_empty());
             prop_assert!(consent.octets + bdat.size <= rules().max_size);
@@ -267,6 +312,16 @@ fn advance(
         }
         (Step::RelayChunk(bdat), Event::Moved(Moved::Answered(_))) if done => {
             consent.octets += bdat.size;
+        }
+        (Step::SpoolChunk(bdat), Event::Spooled(Spooled::Kept)) if !bdat.last => {
+            consent.octets += bdat.size;
+        }
+        (Step::Weigh, Event::Weighed(verdict)) => {
+            consent.passed = *verdict == Weighed::Pass;
+            prop_assert!(
+                consent.passed
+                    || !matches!(step, Step::Exchange(Command::Data) | Step::DeliverBody)
+            );
         }
         _ => {}
     }
@@ -317,11 +372,13 @@ proptest! {
     fn no_events_break_the_invariants(
         events in any_events(),
         encrypted in any::<bool>(),
+        judged in any::<bool>(),
         strays in prop::bool::weighted(0.2),
     ) {
+        let bodies = if judged { Bodies::Judged } else { Bodies::Relayed };
         let privacy = if encrypted { Privacy::Encrypted } else { Privacy::Clear };
         let mut consent = Consent::default();
-        run(&events, privacy, strays, |machine, before, event| {
+        run(&events, (privacy, bodies), strays, |machine, before, event| {
             advance(machine, &mut consent, before, event)
         })?;
     }
@@ -336,42 +393,56 @@ fn random_events_reach_every_step() {
 
     let mut runner = TestRunner::deterministic();
     let mut reached: BTreeMap<&str, u32> = BTreeMap::new();
-    for nth in 0..1000 {
+    for nth in 0..2000 {
         let events = any_events().new_tree(&mut runner).unwrap().current();
         let privacy = match nth % 2 {
             0 => Privacy::Clear,
             _ => Privacy::Encrypted,
         };
-        run(&events, privacy, false, |machine, before, event| {
-            let step = machine.advance(event.clone());
-            let name = match &step {
-                Step::Answer(Answer::Backend(said)) if said.is_positive_completion() => {
-                    match before {
-                        Step::RelayBody(_) => "message taken",
-                        Step::RelayChunk(_) => "chunk taken",
-                        _ => "command taken",
+        let bodies = match nth / 1000 {
+            0 => Bodies::Relayed,
+            _ => Bodies::Judged,
+        };
+        run(
+            &events,
+            (privacy, bodies),
+            false,
+            |machine, before, event| {
+                let step = machine.advance(event.clone());
+                let name = match &step {
+                    Step::Answer(Answer::Backend(said)) if said.is_positive_completion() => {
+                        match before {
+                            Step::RelayBody(_) => "message taken",
+                            Step::RelayChunk(_) => "chunk taken",
+                            Step::DeliverBody => "kept message taken",
+                            _ => "command taken",
+                        }
                     }
-                }
-                Step::Answer(_) => "answer",
-                Step::Listen => "listen",
-                Step::Challenge(_) => "challenge",
-                Step::Upgrade(_) => "upgrade",
-                Step::Judge(..) => "judge",
-                Step::Connect => "connect",
-                Step::Exchange(Command::Rset) => "clear",
-                Step::Exchange(_) => "exchange",
-                Step::ExchangeAuth(AuthLine::Cancel) => "cancel",
-                Step::ExchangeAuth(_) => "exchange auth",
-                Step::RelayBody(_) => "relay body",
-                Step::RelayChunk(_) => "relay chunk",
-                Step::Discard(_) => "discard",
-                Step::End(_) => "end",
-            };
-            *reached.entry(name).or_default() += 1;
-            Ok(step)
-        })
+                    Step::Answer(_) => "answer",
+                    Step::Listen => "listen",
+                    Step::Challenge(_) => "challenge",
+                    Step::Upgrade(_) => "upgrade",
+                    Step::Judge(..) => "judge",
+                    Step::Connect => "connect",
+                    Step::Exchange(Command::Rset) => "clear",
+                    Step::Exchange(_) => "exchange",
+                    Step::ExchangeAuth(AuthLine::Cancel) => "cancel",
+                    Step::ExchangeAuth(_) => "exchange auth",
+                    Step::RelayBody(_) => "relay body",
+                    Step::RelayChunk(_) => "relay chunk",
+                    Step::SpoolBody(_) => "spool body",
+                    Step::SpoolChunk(_) => "spool chunk",
+                    Step::Weigh => "weigh",
+                    Step::DeliverBody => "deliver",
+                    Step::Discard(_) => "discard",
+                    Step::End(_) => "end",
+                };
+                *reached.entry(name).or_default() += 1;
+                Ok(step)
+            },
+        )
         .unwrap();
     }
-    assert_eq!(reached.len(), 17, "{reached:?}");
+    assert_eq!(reached.len(), 22, "{reached:?}");
     assert!(reached.values().all(|count| *count >= 5), "{reached:?}");
 }

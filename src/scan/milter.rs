@@ -1,0 +1,129 @@
+//! Milters: the content filters that Sendmail and Postfix ask, asked the same way.
+//!
+//! Portcullis speaks version 6 of the protocol, and down to version 2 with
+//! filters that know no better. It has no milter crate under it: the one that
+//! exists (miltr-client) cannot send macros, caps packets at 64 KiB and panics
+//! where a connection should be kept.
+//!
+//! What differs from a mail server that asks its filters:
+//!
+//! - Filters are asked once the message is complete, all steps in a row on a
+//!   connection of its own. Each filter sees the message as it was received,
+//!   without the changes of those before it.
+//! - Changes of sender and recipients are not offered. A filter that insists
+//!   on them cannot be used: it hangs up at the negotiation.
+//! - A recipient that a filter refuses has been taken by the backend already.
+//!   The message is then refused to all of its recipients with the filter's
+//!   reply, for good or for now, so that the sender learns of it.
+//! - A discarded message is refused (554 5.7.1): Portcullis swallows nothing.
+//! - A quarantined message is not held back: it is tagged.
+//! - Our trace header field is hidden from filters and not counted by them, as
+//!   Sendmail and Postfix do. The indices of [`Change`]s count it.
+//! - The longest packet that libmilter takes is 65535 octets: a header field
+//!   beyond that is shown cut off. A header section beyond 1 MiB is refused.
+//!
+//! [`Change`]: crate::policy::content::Change
+
+mod address;
+mod changes;
+mod dialogue;
+mod fields;
+mod macros;
+pub mod packet;
+mod refusal;
+mod terms;
+
+pub use address::MilterAddress;
+
+use super::{Message, ScanError};
+use crate::policy::content::{Opinion, Scanner, Word};
+use dialogue::Dialogue;
+
+/// One filter.
+#[derive(Clone, Debug)]
+pub struct Milter {
+    address: MilterAddress,
+    position: u8,
+}
+
+/// All filters, in the order in which they are asked.
+#[derive(Clone, Debug)]
+pub struct Milters(Vec<Milter>);
+
+impl Milter {
+    /// The filter at `address`, which stands at `position` (from 0) in `MILTERS`.
+    pub fn new(address: MilterAddress, position: u8) -> Self {
+        Self { address, position }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &MilterAddress {
+        &self.address
+    }
+
+    /// How opinions name it.
+    pub fn scanner(&self) -> Scanner {
+        Scanner::Milter(self.position)
+    }
+
+    /// Asks it about a message. The deadline is the caller's.
+    ///
+    /// # Errors
+    /// [`ScanError`] when it is down or does not keep to the protocol.
+    pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
+        let mut dialogue = Dialogue::open(&self.address).await?;
+        let (word, changes) = dialogue.judge(message).await?;
+        dialogue.quit().await;
+        Ok(Opinion {
+            scanner: self.scanner(),
+            word,
+            changes,
+        })
+    }
+
+    /// Whether it is there and content with what is offered; says which version
+    /// of the protocol it speaks. The deadline is the caller's.
+    ///
+    /// # Errors
+    /// [`ScanError`] when it is down or does not keep to the protocol.
+    pub async fn ping(&self) -> Result<String, ScanError> {
+        let dialogue = Dialogue::open(&self.address).await?;
+        let version = dialogue.version();
+        dialogue.quit().await;
+        Ok(format!("milter protocol version {version}"))
+    }
+}
+
+impl Milters {
+    /// Filters at these addresses, to be asked in this order.
+    pub fn new(addresses: Vec<MilterAddress>) -> Self {
+        // Beyond 256 they share a position rather than go unasked.
+        let positions = (0..=u8::MAX).chain(std::iter::repeat(u8::MAX));
+        let milters = addresses.into_iter().zip(positions);
+        Self(milters.map(|(a, at)| Milter::new(a, at)).collect())
+    }
+
+    /// The filters one by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Milter> {
+        self.0.iter()
+    }
+
+    /// Asks one after the other up to the first that refuses the message, for
+    /// good or for now. One that fails has no say, and the next one is asked.
+    pub async fn scan(&self, message: &Message<'_>) -> Vec<Opinion> {
+        let mut opinions = Vec::new();
+        for milter in &self.0 {
+            let opinion = milter.scan(message).await.unwrap_or_else(|error| Opinion {
+                scanner: milter.scanner(),
+                word: Word::Failed(error.to_string()),
+                changes: Vec::new(),
+            });
+            let refuses = matches!(opinion.word, Word::Refuse { .. } | Word::Defer { .. });
+            opinions.push(opinion);
+            if refuses {
+                break;
+            }
+        }
+        opinions
+    }
+}

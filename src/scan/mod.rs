@@ -1,0 +1,222 @@
+//! The content scanners: all of them look at a message at once, under one
+//! deadline, and each gives an opinion. What becomes of the message is for
+//! policy to say; this room never judges and never changes a message.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::policy::content::{Opinion, Scanner, Word};
+use crate::spool::Body;
+use crate::tls::TlsDetails;
+
+mod address;
+mod breaker;
+mod clamav;
+mod hear;
+pub mod milter;
+mod rspamd;
+mod service;
+mod settings;
+mod spamassassin;
+#[cfg(test)]
+mod tests;
+
+pub use address::ServiceAddress;
+pub use clamav::Clamav;
+pub use milter::MilterAddress;
+pub use rspamd::RspamdAddress;
+pub use settings::{MilterList, OrOff, ScanTimeout, Settings};
+pub use spamassassin::{Spamassassin, SpamdReport, SpamdUser};
+
+use milter::Milter;
+use rspamd::Rspamd;
+use service::Service;
+
+/// How long a scanner may take to say that it is there.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A message that is to be judged, with the facts of its envelope.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The client, where known (`None`: a balancer that names nobody).
+    pub client: Option<SocketAddr>,
+    /// Its HELO or EHLO name.
+    pub hello: &'a str,
+    /// As in a trace header field: `SMTP`, `ESMTP`, `ESMTPS`, `ESMTPSA`.
+    pub protocol: &'a str,
+    /// Who signed in, where known.
+    pub user: Option<&'a str>,
+    /// The client's TLS, if any.
+    pub tls: Option<&'a TlsDetails>,
+    /// Reverse-path without angle brackets; empty for the null path.
+    pub sender: &'a str,
+    /// Forward-paths without angle brackets.
+    pub recipients: &'a [String],
+    /// The id of this message in our log.
+    pub id: &'a str,
+    /// Our own name.
+    pub hostname: &'a str,
+    /// The trace header field that will stand before it, CRLF included, or
+    /// empty; scanners see it as part of the message.
+    pub trace: &'a [u8],
+    /// The trace header field for a scanner that learns of the client from the
+    /// message only; it is there whether or not the backend gets one.
+    pub hop: &'a [u8],
+    /// The decoded content: CRLF lines, no dot-stuffing, no final dot.
+    pub body: &'a Body,
+}
+
+/// Why a scanner gave no opinion. Its deadline is its caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// It cannot be reached, or the connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It says what its protocol does not allow; what, in a few clean words.
+    #[error("{0}")]
+    Protocol(String),
+    /// The message is too large for it.
+    #[error("the message is too large for it")]
+    TooLarge,
+}
+
+/// The scanners that the settings name.
+#[derive(Debug)]
+pub struct Scanners {
+    spamassassin: Option<Service<Spamassassin>>,
+    clamav: Option<Service<Clamav>>,
+    rspamd: Option<Service<Rspamd>>,
+    /// One service each, so that one that is down is passed over alone.
+    milters: Vec<Service<Milter>>,
+    max_size: u64,
+    patience: Duration,
+}
+
+impl Scanners {
+    /// The scanners that `settings` name. Nobody is asked yet.
+    pub fn new(settings: &Settings) -> Self {
+        let places = usize::from(settings.scan_concurrency.get());
+        let spamassassin = settings.spamassassin.0.clone().map(|address| {
+            let user = settings.spamassassin_user.clone();
+            Spamassassin::new(address, user, settings.spamassassin_report)
+        });
+        let clamav = settings.clamav.0.clone().map(Clamav::new);
+        let rspamd = settings.rspamd.0.clone();
+        let rspamd = rspamd.map(|address| Rspamd::new(address, settings.rspamd_password.clone()));
+        let milters = (0..=u8::MAX).zip(settings.milters.0.iter().cloned());
+        Self {
+            spamassassin: spamassassin.map(|it| Service::new(Scanner::Spamassassin, it, places)),
+            clamav: clamav.map(|it| Service::new(Scanner::Clamav, it, places)),
+            rspamd: rspamd.map(|it| Service::new(Scanner::Rspamd, it, places)),
+            milters: milters
+                .map(|(at, address)| {
+                    Service::new(Scanner::Milter(at), Milter::new(address, at), places)
+                })
+                .collect(),
+            max_size: settings.scan_max_size.0,
+            patience: settings.scan_timeout.0,
+        }
+    }
+
+    /// Whether there is any scanner, so that messages must be spooled.
+    pub fn is_enabled(&self) -> bool {
+        !self.enabled().is_empty()
+    }
+
+    fn enabled(&self) -> Vec<Scanner> {
+        let spamassassin = self.spamassassin.as_ref().map(|_| Scanner::Spamassassin);
+        let clamav = self.clamav.as_ref().map(|_| Scanner::Clamav);
+        let rspamd = self.rspamd.as_ref().map(|_| Scanner::Rspamd);
+        let milters = (0..=u8::MAX)
+            .zip(&self.milters)
+            .map(|(at, _)| Scanner::Milter(at));
+        let others = [spamassassin, clamav, rspamd].into_iter().flatten();
+        others.chain(milters).collect()
+    }
+
+    /// What every scanner says of the message, at the latest when `SCAN_TIMEOUT`
+    /// is over; a late one has failed. At least one opinion of each, but for
+    /// milters behind one that refuses.
+    pub async fn scan(&self, message: &Message<'_>) -> Vec<Opinion> {
+        if message.body.len() > self.max_size {
+            tracing::info!(
+                id = message.id,
+                size = message.body.len(),
+                "message is above SCAN_MAX_SIZE and is not scanned"
+            );
+            let unscanned = |scanner| Opinion::new(scanner, Word::Unscanned);
+            return self.enabled().into_iter().map(unscanned).collect();
+        }
+        let deadline = Instant::now() + self.patience;
+        let spamassassin = async {
+            let service = self.spamassassin.as_ref()?;
+            let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
+            Some(service.ask(message.id, deadline, scan).await)
+        };
+        let clamav = async {
+            let service = self.clamav.as_ref()?;
+            let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
+            Some(service.ask(message.id, deadline, scan).await)
+        };
+        let rspamd = async {
+            let service = self.rspamd.as_ref()?;
+            let scan = service.client.scan(message);
+            Some(service.ask(message.id, deadline, scan).await)
+        };
+        let milters = self.ask_milters(message, deadline);
+        let (spamassassin, clamav, rspamd, milters) =
+            tokio::join!(spamassassin, clamav, rspamd, milters);
+        let others = [spamassassin, clamav, rspamd].into_iter().flatten();
+        others.flatten().chain(milters).collect()
+    }
+
+    /// Asks the milters one after the other, until one refuses.
+    async fn ask_milters(&self, message: &Message<'_>, deadline: Instant) -> Vec<Opinion> {
+        let mut opinions = Vec::new();
+        for service in &self.milters {
+            let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
+            let said = service.ask(message.id, deadline, scan).await;
+            let refuses = said.iter().any(|opinion| {
+                matches!(
+                    opinion.word,
+                    Word::Infected(_) | Word::Refuse { .. } | Word::Defer { .. }
+                )
+            });
+            opinions.extend(said);
+            if refuses {
+                break;
+            }
+        }
+        opinions
+    }
+
+    /// Asks every scanner but the milters whether it is there: what it says of
+    /// itself, or why it does not answer.
+    pub async fn ping(&self) -> Vec<(Scanner, Result<String, ScanError>)> {
+        let spamassassin = async {
+            let service = self.spamassassin.as_ref()?;
+            Some((Scanner::Spamassassin, soon(service.client.ping()).await))
+        };
+        let clamav = async {
+            let service = self.clamav.as_ref()?;
+            Some((Scanner::Clamav, soon(service.client.ping()).await))
+        };
+        let rspamd = async {
+            let service = self.rspamd.as_ref()?;
+            Some((Scanner::Rspamd, soon(service.client.ping()).await))
+        };
+        let (spamassassin, clamav, rspamd) = tokio::join!(spamassassin, clamav, rspamd);
+        [spamassassin, clamav, rspamd]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+async fn soon<T>(answer: impl Future<Output = Result<T, ScanError>>) -> Result<T, ScanError> {
+    let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    timeout(PING_PATIENCE, answer).await.unwrap_or_else(late)
+}

@@ -1,0 +1,139 @@
+//! What becomes of scanners that are late, broken or over-asked, by a clock
+//! that stands still until everybody waits.
+
+use std::time::Duration;
+
+use super::*;
+use crate::policy::content::{Change, Place};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn service(places: usize) -> Service<()> {
+    Service::new(Scanner::Clamav, (), places)
+}
+
+fn clean() -> Result<Vec<Opinion>, ScanError> {
+    Ok(vec![Opinion::new(Scanner::Clamav, Word::Clean)])
+}
+
+fn broken() -> Result<Vec<Opinion>, ScanError> {
+    Err(ScanError::Protocol("nonsense".to_owned()))
+}
+
+/// The words of a service that is asked now and waited for a minute.
+async fn ask(
+    service: &Service<()>,
+    scan: impl Future<Output = Result<Vec<Opinion>, ScanError>>,
+) -> Vec<Word> {
+    let deadline = Instant::now() + 60 * SECOND;
+    let opinions = service.ask("id", deadline, scan).await;
+    opinions.into_iter().map(|opinion| opinion.word).collect()
+}
+
+fn failed(how: &str) -> Vec<Word> {
+    vec![Word::Failed(how.to_owned())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_scanner_fails_at_the_deadline() {
+    let start = Instant::now();
+    let said = ask(&service(1), std::future::pending()).await;
+    assert_eq!(said, failed("no answer in time"));
+    assert_eq!(start.elapsed(), 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failure_of_that_scanner_alone() {
+    let service = service(1);
+    let scan = async {
+        tokio::time::sleep(SECOND).await;
+        panic!("a fault of the client");
+    };
+    assert_eq!(ask(&service, scan).await, failed("its client broke down"));
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scanner_out_of_service_is_not_asked() {
+    let service = service(1);
+    for _ in 0..3 {
+        assert_eq!(ask(&service, async { broken() }).await, failed("nonsense"));
+    }
+    let never = async { panic!("was asked") };
+    assert_eq!(ask(&service, never).await, failed("out of service"));
+    tokio::time::advance(5 * SECOND).await;
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_it_admits_itself_counts_as_a_failure_too() {
+    let service = service(1);
+    for _ in 0..3 {
+        let opinion = Opinion::new(Scanner::Clamav, Word::Failed("down".to_owned()));
+        let said = ask(&service, async { Ok(vec![opinion]) }).await;
+        assert_eq!(said, failed("down"));
+    }
+    assert_eq!(
+        ask(&service, async { clean() }).await,
+        failed("out of service")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_too_large_for_it_is_no_failure() {
+    let service = service(1);
+    for _ in 0..5 {
+        let said = ask(&service, async { Err(ScanError::TooLarge) }).await;
+        assert_eq!(said, [Word::Unscanned]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_messages_at_once_than_there_are_places() {
+    let service = service(2);
+    let slow = || async {
+        tokio::time::sleep(40 * SECOND).await;
+        clean()
+    };
+    let said = tokio::join!(
+        ask(&service, slow()),
+        ask(&service, slow()),
+        ask(&service, slow()),
+        ask(&service, async { clean() })
+    );
+    let (one, other, third, fourth) = said;
+    assert_eq!((one, other), (vec![Word::Clean], vec![Word::Clean]));
+    // It had a place after 40 seconds, and 20 were left.
+    assert_eq!(third, failed("no answer in time"));
+    assert_eq!(fourth, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_place_in_vain_does_not_open_the_breaker() {
+    let service = service(1);
+    let holder = service.places.acquire().await.unwrap();
+    for _ in 0..4 {
+        let said = ask(&service, async { clean() }).await;
+        assert_eq!(said, failed("no place in time"));
+    }
+    drop(holder);
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_opinions_and_leaves_out_changes_that_could_not_be_printed() {
+    let add = |value: &str| Change::Add {
+        place: Place::Last,
+        name: "X-Seen".to_owned(),
+        value: value.to_owned(),
+    };
+    let mut opinion = Opinion::new(Scanner::Milter(0), Word::Clean);
+    opinion.changes = vec![add("good"), add("evil\r\nX-Spam-Flag: NO")];
+    let deadline = Instant::now() + SECOND;
+    let said = service(1)
+        .ask("id", deadline, async { Ok(vec![opinion]) })
+        .await;
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].scanner, Scanner::Clamav);
+    assert_eq!(said[0].changes, [add("good")]);
+}

@@ -1,0 +1,58 @@
+//! Delivers a body that has been judged, with the fields that tell of it.
+
+use super::{Last, Outlet, Relayed};
+use crate::backend::Conversation;
+use crate::session::machine::Moved;
+use crate::smtp::dot::Encoder;
+use crate::smtp::header::{Editor, Edits};
+use crate::spool::Body;
+
+/// Sends what is kept after the backend's 354, `trace` before it, and awaits
+/// the reply. A body that cannot be read to its end breaks the backend's
+/// connection: it must never see the end of half a message.
+pub(in crate::session) async fn deliver(
+    backend: &mut Option<Conversation>,
+    body: &Body,
+    trace: &[u8],
+    edits: Edits,
+) -> Relayed {
+    let mut outlet = Outlet::Open(backend);
+    let mut editor = Editor::new(trace, edits);
+    let mut encoder = Encoder::new();
+    let mut reader = body.reader();
+    let (mut content, mut wire) = (Vec::new(), Vec::new());
+    let octets = body.len();
+    loop {
+        match reader.next().await {
+            Ok(Some(piece)) => editor.edit(&piece, &mut content),
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "a message that was kept cannot be read again");
+                outlet.close(Moved::Lost);
+                return Relayed {
+                    moved: Moved::Lost,
+                    octets,
+                };
+            }
+        }
+        encoder.encode(&content, &mut wire);
+        content.clear();
+        outlet.listen_first().await;
+        outlet.write(&wire).await;
+        wire.clear();
+        if let Outlet::Closed(_) = outlet {
+            break;
+        }
+    }
+    if let Outlet::Open(_) = outlet {
+        editor.finish(&mut content);
+        encoder.encode(&content, &mut wire);
+        encoder.finish(&mut wire);
+        outlet.listen_first().await;
+        outlet.write(&wire).await;
+    }
+    Relayed {
+        moved: outlet.outcome(Last::Yes).await,
+        octets,
+    }
+}

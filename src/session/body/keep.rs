@@ -1,0 +1,144 @@
+//! Keeps a body in the spool until it has been judged.
+//!
+//! The bounds are those of a body that is relayed. A body that cannot be kept
+//! is read on to its true end all the same, so that what follows it is never
+//! taken for commands.
+
+use super::{BUFFER, Limits, PATIENCE_FACTOR, Pace};
+use crate::session::client::Client;
+use crate::session::machine::{Moved, Spooled};
+use crate::smtp::bdat::ChunkChecker;
+use crate::smtp::command::Bdat;
+use crate::smtp::dot::Decoder;
+use crate::spool::{Body, SpoolError, Writer};
+
+/// How keeping went.
+pub(in crate::session) enum Kept {
+    /// The body is kept.
+    Whole(Body),
+    /// Chunks are still to come.
+    Part(Writer),
+    /// It is not kept; after so many octets of content.
+    Lost(Spooled, u64),
+}
+
+/// What becomes of the octets, until something goes wrong.
+enum Sink {
+    Open(Writer),
+    Closed(Spooled),
+}
+
+impl Sink {
+    async fn write(&mut self, octets: &[u8]) {
+        let Self::Open(writer) = self else { return };
+        if let Err(error) = writer.write(octets).await {
+            self.fail(&error);
+        }
+    }
+
+    fn fail(&mut self, error: &SpoolError) {
+        tracing::warn!(%error, "a message cannot be kept for the scanners");
+        self.close(Spooled::NoRoom);
+    }
+
+    /// The first reason stands.
+    fn close(&mut self, why: Spooled) {
+        if let Self::Open(_) = self {
+            *self = Self::Closed(why);
+        }
+    }
+
+    async fn finish(self, octets: u64) -> Kept {
+        match self {
+            Self::Closed(why) => Kept::Lost(why, octets),
+            Self::Open(writer) => match writer.finish().await {
+                Ok(body) => Kept::Whole(body),
+                Err(error) => {
+                    tracing::warn!(%error, "a message cannot be kept for the scanners");
+                    Kept::Lost(Spooled::NoRoom, octets)
+                }
+            },
+        }
+    }
+}
+
+/// Keeps what follows a 354 up to CRLF . CRLF (RFC 5321 4.1.1.4).
+pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits: Limits) -> Kept {
+    let mut sink = Sink::Open(writer);
+    let mut decoder = Decoder::new(limits.newline, limits.line_max);
+    let mut pace = Pace::new(limits);
+    let mut content = Vec::with_capacity(BUFFER);
+    loop {
+        let decoded = decoder.decode(client.buffered(), &mut content);
+        client.take(decoded.taken);
+        if let Some(offence) = decoder.offence() {
+            sink.close(Spooled::Offence(offence));
+        }
+        if decoder.size() > limits.max_size {
+            sink.close(Spooled::TooLarge);
+        }
+        sink.write(&content).await;
+        content.clear();
+        if decoded.ended {
+            break;
+        }
+        if pace.octets > limits.max_size.saturating_mul(PATIENCE_FACTOR) {
+            return Kept::Lost(Spooled::Endless, decoder.size());
+        }
+        client.reserve(BUFFER);
+        if let Err(moved) = pace.fill(client).await {
+            return Kept::Lost(broken_off(&moved), decoder.size());
+        }
+    }
+    client.shrink();
+    sink.finish(decoder.size()).await
+}
+
+/// Keeps the octets of one chunk (RFC 3030 2). `checker` knows the chunks before it.
+pub(in crate::session) async fn keep_chunk(
+    client: &mut Client,
+    writer: Writer,
+    limits: Limits,
+    bdat: Bdat,
+    checker: &mut ChunkChecker,
+) -> Kept {
+    let mut sink = Sink::Open(writer);
+    let mut pace = Pace::new(limits);
+    let mut left = bdat.size;
+    loop {
+        let buffered = client.buffered();
+        let here = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffered.len());
+        let octets = buffered.get(..here).unwrap_or_default();
+        checker.check(octets);
+        sink.write(octets).await;
+        client.take(here);
+        left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+        if left == 0 && bdat.last {
+            checker.finish();
+        }
+        if let Some(offence) = checker.offence() {
+            sink.close(Spooled::Offence(offence));
+        }
+        if left == 0 {
+            break;
+        }
+        client.reserve(BUFFER);
+        if let Err(moved) = pace.fill(client).await {
+            return Kept::Lost(broken_off(&moved), bdat.size.saturating_sub(left));
+        }
+    }
+    client.shrink();
+    match sink {
+        Sink::Open(writer) if !bdat.last => Kept::Part(writer),
+        sink => sink.finish(bdat.size).await,
+    }
+}
+
+fn broken_off(moved: &Moved) -> Spooled {
+    match moved {
+        Moved::TooSlow => Spooled::TooSlow,
+        _ => Spooled::Gone,
+    }
+}

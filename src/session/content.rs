@@ -1,0 +1,175 @@
+//! Bodies that are judged before the backend sees them: kept, weighed, delivered.
+//!
+//! While a body is kept and weighed the backend waits with the envelope in
+//! hand; not an octet of a body that is refused ever reaches it.
+
+use std::time::Instant;
+
+use super::body::{self, Kept as KeptBody};
+use super::machine::{Event, Spooled, Weighed};
+use super::refusal::Refusal;
+use super::{Chunks, Kept, Session, trouble};
+use crate::policy::Mode;
+use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
+use crate::scan::Message;
+use crate::smtp::bdat::ChunkChecker;
+use crate::smtp::command::Bdat;
+use crate::smtp::path::{ForwardPath, ReversePath};
+use crate::smtp::reply::Reply;
+
+impl Session<'_> {
+    pub(super) async fn spool_body(&mut self, reply: &Reply) -> Event {
+        let said = async {
+            self.client.say(reply).await?;
+            self.client.flush().await
+        };
+        if let Err(error) = said.await {
+            return trouble(&error);
+        }
+        let Some(court) = &self.service.court else {
+            return Event::Spooled(Spooled::NoRoom);
+        };
+        let writer = court.spool.begin();
+        self.begin_message();
+        let kept = body::keep(&mut self.client, writer, self.limits).await;
+        self.spooled(kept)
+    }
+
+    pub(super) async fn spool_chunk(&mut self, bdat: Bdat) -> Event {
+        let Some(court) = &self.service.court else {
+            return Event::Spooled(Spooled::NoRoom);
+        };
+        let writer = match std::mem::replace(&mut self.kept, Kept::Nothing) {
+            Kept::Coming(writer) => writer,
+            Kept::Nothing | Kept::Whole(..) => {
+                self.begin_message();
+                court.spool.begin()
+            }
+        };
+        let checker = &mut self.chunks.checker;
+        let kept = body::keep_chunk(&mut self.client, writer, self.limits, bdat, checker).await;
+        self.spooled(kept)
+    }
+
+    fn begin_message(&mut self) {
+        self.messages = self.messages.saturating_add(1);
+        self.chunks = Chunks {
+            checker: ChunkChecker::new(),
+            began: Instant::now(),
+        };
+    }
+
+    fn spooled(&mut self, kept: KeptBody) -> Event {
+        let spooled = match kept {
+            KeptBody::Whole(body) => {
+                self.kept = Kept::Whole(body, Edits::default());
+                Spooled::Kept
+            }
+            KeptBody::Part(writer) => {
+                self.kept = Kept::Coming(writer);
+                Spooled::Kept
+            }
+            KeptBody::Lost(spooled, octets) => {
+                if let Some(envelope) = self.machine.envelope() {
+                    self.journal
+                        .lost_message(envelope, octets, self.chunks.began, spooled);
+                }
+                spooled
+            }
+        };
+        Event::Spooled(spooled)
+    }
+
+    /// Asks all scanners, and policy what to make of their words.
+    pub(super) async fn weigh(&mut self) -> Event {
+        let trace = self.trace();
+        let hop = self.trace_field();
+        let (Some(court), Kept::Whole(body, _), Some(hello), Some(envelope)) = (
+            &self.service.court,
+            &self.kept,
+            self.machine.hello(),
+            self.machine.envelope(),
+        ) else {
+            return Event::Gone;
+        };
+        let sender = match envelope.from() {
+            ReversePath::Null => String::new(),
+            ReversePath::Mailbox(mailbox) => mailbox.to_string(),
+        };
+        let recipients: Vec<_> = envelope.recipients.iter().map(address).collect();
+        let id = self.message_id();
+        let message = Message {
+            client: self.client_address().map(|_| self.addresses.0),
+            hello: hello.name.as_str(),
+            protocol: super::trace::protocol(
+                hello,
+                envelope,
+                self.machine.privacy(),
+                self.machine.identity(),
+            ),
+            user: self
+                .machine
+                .identity()
+                .map(|identity| identity.login.as_deref().unwrap_or("unknown")),
+            tls: self.journal.tls(),
+            sender: &sender,
+            recipients: &recipients,
+            id: &id,
+            hostname: &self.service.hostname,
+            trace: trace.as_bytes(),
+            hop: hop.as_bytes(),
+            body,
+        };
+        let began = Instant::now();
+        let opinions = court.scanners.scan(&message).await;
+        let judgement = judge_content(&court.settings, &opinions);
+        self.journal
+            .weighed(&id, &opinions, &judgement, began, self.service.policy.mode);
+        let Judgement {
+            verdict,
+            finding,
+            edits,
+        } = judgement;
+        let refusal = match verdict {
+            ContentVerdict::Pass | ContentVerdict::Tag => None,
+            ContentVerdict::Defer(reply) | ContentVerdict::Refuse(reply) => {
+                Some(Refusal::Content {
+                    finding: finding
+                        .as_ref()
+                        .map_or("content", |finding| finding.label()),
+                    reply,
+                })
+            }
+        };
+        let octets = body.len();
+        match (refusal, self.service.policy.mode) {
+            (Some(refusal), Mode::Enforce) => {
+                self.journal
+                    .refused_message(envelope, octets, self.chunks.began, &refusal);
+                return Event::Weighed(Weighed::Refuse(refusal));
+            }
+            (Some(refusal), Mode::Monitor) => self.would_refuse(&refusal),
+            (None, _) => {}
+        }
+        if let Kept::Whole(_, planned) = &mut self.kept {
+            *planned = edits;
+        }
+        Event::Weighed(Weighed::Pass)
+    }
+
+    pub(super) async fn deliver_body(&mut self) -> Event {
+        let Kept::Whole(body, edits) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+            return Event::Gone;
+        };
+        let trace = self.trace();
+        let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), edits).await;
+        self.moved(delivered, self.chunks.began)
+    }
+}
+
+fn address(path: &ForwardPath) -> String {
+    match path {
+        ForwardPath::Postmaster => "postmaster".to_owned(),
+        ForwardPath::Mailbox { mailbox, .. } => mailbox.to_string(),
+    }
+}

@@ -1,0 +1,183 @@
+//! Header fields of a message (RFC 5322 2.2), changed while the message passes.
+//!
+//! Must never touch an octet of the body unless asked to replace it, never
+//! print a field that could be taken for two or for the end of the header
+//! section, and never let a result depend on how the octets are cut.
+//!
+//! What is taken for the header section: every line up to the first empty one.
+//! A line that is neither a field nor a continuation stays where it is, and
+//! fields behind it still count: some readers end the section there and some
+//! do not, and a forged field must be found for both. A message whose very
+//! first line is no field has no header section; an empty line then parts new
+//! fields from it, so that its first line cannot continue the last of them.
+//! An mbox separator (`From `, `>From `) that leads a message stays in front:
+//! servers look for it nowhere else.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+
+mod change;
+mod section;
+
+pub use change::{Change, FieldError, Place};
+use section::Section;
+
+/// Longest header section that is edited, octets. A message with a longer one
+/// gets its new fields in front and passes otherwise unchanged.
+pub const SECTION_MAX: usize = 1024 * 1024;
+
+/// What is changed in a message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edits {
+    /// Names of fields that are taken out, all of each name, before anything
+    /// is put in; `*` at the end stands for any ending. Case does not count.
+    pub remove: Vec<&'static str>,
+    /// Then these, in order. One that [`Change::checked`] refuses is left out.
+    pub changes: Vec<Change>,
+}
+
+impl Edits {
+    /// Whether the message stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.changes.is_empty()
+    }
+}
+
+/// Edits one message while it passes.
+#[derive(Debug)]
+pub struct Editor {
+    trace: Bytes,
+    edits: Edits,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The header section is coming, and is held back.
+    Header {
+        held: BytesMut,
+        /// Where the line begins that is not complete yet.
+        line: usize,
+        /// No LF stands between there and here.
+        searched: usize,
+    },
+    /// The body passes.
+    Body,
+    /// The body is thrown away: another one has been written.
+    Replaced,
+}
+
+impl Editor {
+    /// An editor at the start of a message. `trace` are whole fields, CRLF
+    /// included, that stand before all others, or nothing. They count where
+    /// a change counts fields, since scanners saw them, but none alters them.
+    pub fn new(trace: &[u8], edits: Edits) -> Self {
+        let state = if trace.is_empty() && edits.is_empty() {
+            State::Body
+        } else {
+            State::Header {
+                held: BytesMut::new(),
+                line: 0,
+                searched: 0,
+            }
+        };
+        Self {
+            trace: Bytes::copy_from_slice(trace),
+            edits,
+            state,
+        }
+    }
+
+    /// Takes the next octets of the content and appends to `out` what can go.
+    /// No more than [`SECTION_MAX`] octets and one `content` are held back.
+    pub fn edit(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        match &mut self.state {
+            State::Body => out.extend_from_slice(content),
+            State::Replaced => {}
+            State::Header {
+                held,
+                line,
+                searched,
+            } => {
+                held.extend_from_slice(content);
+                let end = section_end(held, line, searched);
+                if let Some(end) = end.filter(|end| *end <= SECTION_MAX) {
+                    let held = std::mem::take(held).freeze();
+                    self.write(held.slice(..end), held.slice(end..), out);
+                } else if held.len() > SECTION_MAX {
+                    let held = std::mem::take(held).freeze();
+                    self.write_overlong(held, out);
+                }
+            }
+        }
+    }
+
+    /// The content is over.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if let State::Header { held, .. } = &mut self.state {
+            let held = std::mem::take(held).freeze();
+            self.write(held, Bytes::new(), out);
+        }
+    }
+
+    /// Writes the edited section and what is known of the body.
+    fn write(&mut self, held: Bytes, body: Bytes, out: &mut Vec<u8>) {
+        let edits = std::mem::take(&mut self.edits);
+        let mut section = Section::parse(&self.trace, held);
+        section.remove(&edits.remove);
+        let mut replacement = None;
+        for change in edits.changes {
+            match change.checked() {
+                Ok(Change::ReplaceBody(body)) => replacement = Some(body),
+                Ok(change) => section.apply(change),
+                Err(_) => {}
+            }
+        }
+        match replacement {
+            None => {
+                section.print(out);
+                out.extend_from_slice(&body);
+                self.state = State::Body;
+            }
+            Some(body) => {
+                section.print_for_another_body(out);
+                out.extend_from_slice(&body);
+                self.state = State::Replaced;
+            }
+        }
+    }
+
+    /// Puts the new fields before a section that is too long to be edited.
+    fn write_overlong(&mut self, held: Bytes, out: &mut Vec<u8>) {
+        let edits = std::mem::take(&mut self.edits);
+        let mut section = Section::parse_front(&self.trace, held);
+        for change in edits.changes {
+            if let Ok(Change::Add { name, value, .. }) = change.checked() {
+                section.apply(Change::Add {
+                    place: Place::Last,
+                    name,
+                    value,
+                });
+            }
+        }
+        section.print(out);
+        self.state = State::Body;
+    }
+}
+
+/// Where the header section ends in `held`, its empty line included.
+fn section_end(held: &[u8], line: &mut usize, searched: &mut usize) -> Option<usize> {
+    while let Some(lf) = memchr(b'\n', held.get(*searched..)?) {
+        let end = *searched + lf + 1;
+        let is_empty = matches!(held.get(*line..end), Some(b"\r\n" | b"\n"));
+        (*line, *searched) = (end, end);
+        if is_empty {
+            return Some(end);
+        }
+    }
+    *searched = held.len();
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,364 @@
+//! The clients of the scanners before real scanners.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(unreachable_pub)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use portcullis::policy::content::{Change, Opinion, Word};
+use portcullis::scan::{
+    Clamav, Message, ScanError, ServiceAddress, Spamassassin, SpamdReport, SpamdUser,
+};
+use portcullis::settings::{Size, Value};
+use portcullis::spool::{Body, Settings, Spool};
+use support::{Clamd, EICAR_NAME, Spamd, eicar, gtube, run};
+use tokio::time::timeout;
+
+const TRACE: &[u8] = b"Received: from client.test ([192.0.2.1])\r\n\tby mx.example.org; Tue, 24 Nov 2026 10:00:00 +0000\r\n";
+
+/// Longer than any of these scanners takes for one of these messages.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clamd_finds_eicar_plain_encoded_and_zipped() {
+    let clamd = Clamd::start("");
+    for clamav in [tcp(clamd.address), unix(&clamd.socket)].map(Clamav::new) {
+        assert_eq!(clamav.ping().await.unwrap(), "PONG");
+        for spool in [memory(), disk()] {
+            let scan = async |content: Vec<u8>| {
+                let body = hold(&spool, &content).await;
+                clamav.scan(&message(&body)).await.unwrap().word
+            };
+            let infected = Word::Infected(EICAR_NAME.to_owned());
+            assert_eq!(scan(letter("clean")).await, Word::Clean);
+            assert_eq!(scan(letter(&eicar())).await, infected);
+            assert_eq!(scan(attachment(eicar().as_bytes())).await, infected);
+            assert_eq!(
+                scan(attachment(&zipped(eicar().as_bytes()))).await,
+                infected
+            );
+            assert_eq!(scan(attachment(&zipped(b"clean"))).await, Word::Clean);
+            assert_eq!(scan(Vec::new()).await, Word::Clean);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clamd_finds_eicar_behind_twenty_megabytes() {
+    let clamd = Clamd::start("");
+    let clamav = Clamav::new(tcp(clamd.address));
+    let spool = disk();
+    let mut content = letter(&"It is only a long letter.\r\n".repeat(750_000));
+    let clean = hold(&spool, &content).await;
+    content.extend_from_slice(eicar().as_bytes());
+    let infected = hold(&spool, &content).await;
+    let began = Instant::now();
+    assert_eq!(
+        clamav.scan(&message(&clean)).await.unwrap().word,
+        Word::Clean
+    );
+    println!("{} octets scanned in {:?}", clean.len(), began.elapsed());
+    let word = clamav.scan(&message(&infected)).await.unwrap().word;
+    assert_eq!(word, Word::Infected(EICAR_NAME.to_owned()));
+}
+
+/// clamd says so and hangs up while the message is still being sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clamd_that_finds_a_message_too_large_is_understood_every_time() {
+    let clamd = Clamd::start("StreamMaxLength 1M");
+    let spool = disk();
+    let body = hold(&spool, &vec![b'x'; 8 << 20]).await;
+    let little = hold(&spool, &letter("clean")).await;
+    for clamav in [tcp(clamd.address), unix(&clamd.socket)].map(Clamav::new) {
+        for _ in 0..50 {
+            let refused = timeout(PATIENCE, clamav.scan(&message(&body)))
+                .await
+                .unwrap();
+            assert!(matches!(refused, Err(ScanError::TooLarge)), "{refused:?}");
+        }
+        assert_eq!(
+            clamav.scan(&message(&little)).await.unwrap().word,
+            Word::Clean
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clamd_scans_a_hundred_at_once() {
+    let clamd = Clamd::start("");
+    let spool = disk();
+    let mut scans = Vec::new();
+    for number in 0..100 {
+        let (spool, address) = (spool.clone(), tcp(clamd.address));
+        scans.push(tokio::spawn(async move {
+            let text = if number % 2 == 0 {
+                eicar()
+            } else {
+                "clean".to_owned()
+            };
+            let body = hold(&spool, &letter(&text)).await;
+            Clamav::new(address)
+                .scan(&message(&body))
+                .await
+                .unwrap()
+                .word
+        }));
+    }
+    for (number, scan) in scans.into_iter().enumerate() {
+        let infected = matches!(scan.await.unwrap(), Word::Infected(_));
+        assert_eq!(infected, number % 2 == 0);
+    }
+    assert_eq!((spool.memory_used(), spool.disk_used()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_clamd_is_waited_for_and_a_killed_one_is_an_error() {
+    let mut clamd = Clamd::start("");
+    let clamav = Clamav::new(tcp(clamd.address));
+    let body = hold(&disk(), &vec![b'x'; 16 << 20]).await;
+    let scanned = message(&body);
+    clamd.daemon.stop();
+    let mut scan = std::pin::pin!(clamav.scan(&scanned));
+    assert!(
+        timeout(Duration::from_millis(500), &mut scan)
+            .await
+            .is_err()
+    );
+    clamd.daemon.cont();
+    let word = timeout(PATIENCE, scan).await.unwrap().unwrap().word;
+    assert_eq!(word, Word::Clean);
+
+    clamd.daemon.stop();
+    let mut scan = std::pin::pin!(clamav.scan(&scanned));
+    assert!(
+        timeout(Duration::from_millis(500), &mut scan)
+            .await
+            .is_err()
+    );
+    clamd.daemon.kill();
+    let broken = timeout(PATIENCE, scan).await.unwrap();
+    assert!(matches!(broken, Err(ScanError::Io(_))), "{broken:?}");
+    let refused = clamav.ping().await;
+    assert!(matches!(refused, Err(ScanError::Io(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spamd_scores_clean_mail_low_and_gtube_high() {
+    let spamd = Spamd::start(&[]);
+    let user = SpamdUser::parse("ann@example.org").unwrap();
+    for address in [tcp(spamd.address), unix(&spamd.socket)] {
+        let spamassassin = Spamassassin::new(address, Some(user.clone()), SpamdReport::Omitted);
+        assert_eq!(spamassassin.ping().await.unwrap(), "PONG");
+        for spool in [memory(), disk()] {
+            let body = hold(&spool, &letter("Shall we meet at noon?")).await;
+            let opinion = spamassassin.scan(&message(&body)).await.unwrap();
+            let (score, threshold, rules) = points(&opinion);
+            println!("clean: {score} / {threshold} {rules:?}");
+            assert!(score < threshold, "{opinion:?}");
+
+            let body = hold(&spool, &letter(&gtube())).await;
+            let opinion = spamassassin.scan(&message(&body)).await.unwrap();
+            let (score, threshold, rules) = points(&opinion);
+            assert!(score >= 1000.0 - 10.0 && threshold == 5.0, "{opinion:?}");
+            assert!(rules.iter().any(|rule| rule == "GTUBE"), "{rules:?}");
+            assert_eq!(opinion.changes, []);
+        }
+    }
+    let log = spamd.daemon.log();
+    assert!(log.contains("ann@example.org"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spamd_report_names_the_same_rules_and_becomes_a_field() {
+    let spamd = Spamd::start(&[]);
+    let body = hold(&memory(), &letter(&gtube())).await;
+    let [plain, reporting] = [SpamdReport::Omitted, SpamdReport::Added]
+        .map(|report| Spamassassin::new(tcp(spamd.address), None, report));
+    let plain = plain.scan(&message(&body)).await.unwrap();
+    let reported = reporting.scan(&message(&body)).await.unwrap();
+    let sorted = |opinion: &Opinion| {
+        let mut rules = points(opinion).2.to_vec();
+        rules.sort();
+        rules
+    };
+    assert_eq!(sorted(&plain), sorted(&reported));
+    let [Change::Add { name, value, .. }] = reported.changes.as_slice() else {
+        panic!("{reported:?}");
+    };
+    assert_eq!(name, "X-Spam-Report");
+    println!("{value}");
+    assert!(value.contains("GTUBE"), "{value}");
+    assert!(
+        value
+            .split("\r\n")
+            .skip(1)
+            .all(|line| line.starts_with(" *"))
+    );
+}
+
+/// The reverse-path counts, also against one that the sender forged below; and so
+/// does the client of the trace field.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spamd_learns_the_envelope_and_the_client() {
+    let spamd = Spamd::start(&[
+        r"header ENVELOPE_KNOWN EnvelopeFrom =~ /^ann\@sender\.test$/",
+        r"header ENVELOPE_FORGED EnvelopeFrom =~ /forged/",
+        r"header CLIENT_KNOWN X-Spam-Relays-Untrusted =~ /^\[ ip=192\.0\.2\.1 /",
+    ]);
+    let spamassassin = Spamassassin::new(tcp(spamd.address), None, SpamdReport::Omitted);
+    for (first, known) in [
+        ("", true),
+        ("X-Envelope-From: <forged@sender.test>\r\n", false),
+    ] {
+        let content = [first.as_bytes(), &letter("Shall we meet at noon?")].concat();
+        let body = hold(&memory(), &content).await;
+        let opinion = spamassassin.scan(&message(&body)).await.unwrap();
+        let rules = points(&opinion).2;
+        let hit = |name: &str| rules.iter().any(|rule| rule == name);
+        assert_eq!(hit("ENVELOPE_KNOWN"), known, "{rules:?}");
+        assert!(!hit("ENVELOPE_FORGED"), "{rules:?}");
+        assert!(hit("CLIENT_KNOWN"), "{rules:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_spamd_is_waited_for_and_a_killed_one_is_an_error() {
+    let mut spamd = Spamd::start(&[]);
+    let spamassassin = Spamassassin::new(tcp(spamd.address), None, SpamdReport::Omitted);
+    let body = hold(&disk(), &letter(&"A line of many.\r\n".repeat(60_000))).await;
+    let scanned = message(&body);
+    spamd.daemon.stop();
+    let mut scan = std::pin::pin!(spamassassin.scan(&scanned));
+    assert!(
+        timeout(Duration::from_millis(500), &mut scan)
+            .await
+            .is_err()
+    );
+    spamd.daemon.cont();
+    let opinion = timeout(PATIENCE, scan).await.unwrap().unwrap();
+    assert!(matches!(opinion.word, Word::Score { .. }), "{opinion:?}");
+
+    spamd.daemon.stop();
+    let mut scan = std::pin::pin!(spamassassin.scan(&scanned));
+    assert!(
+        timeout(Duration::from_millis(500), &mut scan)
+            .await
+            .is_err()
+    );
+    spamd.daemon.kill();
+    let broken = timeout(PATIENCE, scan).await.unwrap();
+    assert!(matches!(broken, Err(ScanError::Io(_))), "{broken:?}");
+}
+
+fn tcp(address: SocketAddr) -> ServiceAddress {
+    ServiceAddress::parse(&address.to_string()).unwrap()
+}
+
+fn unix(socket: &Path) -> ServiceAddress {
+    ServiceAddress::parse(&format!("unix:{}", socket.display())).unwrap()
+}
+
+/// Holds small bodies in memory.
+fn memory() -> Spool {
+    Spool::new(&Settings::default()).unwrap()
+}
+
+/// Holds every body in a file.
+fn disk() -> Spool {
+    Spool::new(&Settings {
+        spool_buffer: Size(0),
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+async fn hold(spool: &Spool, content: &[u8]) -> Body {
+    let mut writer = spool.begin();
+    for piece in content.chunks(10_000) {
+        writer.write(piece).await.unwrap();
+    }
+    writer.finish().await.unwrap()
+}
+
+fn message(body: &Body) -> Message<'_> {
+    Message {
+        client: None,
+        hello: "client.test",
+        protocol: "ESMTP",
+        user: None,
+        tls: None,
+        sender: "ann@sender.test",
+        recipients: &[],
+        id: "test",
+        hostname: "mx.example.org",
+        trace: TRACE,
+        hop: TRACE,
+        body,
+    }
+}
+
+/// A message that nobody could take for spam by its header.
+fn letter(text: &str) -> Vec<u8> {
+    format!("{HEADER}\r\n{text}\r\n").into_bytes()
+}
+
+const HEADER: &str = "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\n\
+    From: Ann <ann@sender.test>\r\n\
+    To: Bob <bob@example.org>\r\n\
+    Subject: Noon\r\n\
+    Message-ID: <1@sender.test>\r\n\
+    MIME-Version: 1.0\r\n";
+
+/// A message with an attachment in base64.
+fn attachment(octets: &[u8]) -> Vec<u8> {
+    use base64::Engine;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(octets);
+    let lines: Vec<&str> = encoded
+        .as_bytes()
+        .chunks(76)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "{HEADER}Content-Type: multipart/mixed; boundary=cut\r\n\r\n\
+         --cut\r\nContent-Type: text/plain\r\n\r\nSee the file.\r\n\
+         --cut\r\nContent-Type: application/octet-stream; name=file\r\n\
+         Content-Disposition: attachment; filename=file\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--cut--\r\n",
+        lines.join("\r\n")
+    )
+    .into_bytes()
+}
+
+/// A zip archive of one deflated file.
+fn zipped(octets: &[u8]) -> Vec<u8> {
+    use base64::Engine;
+    const PROGRAM: &str = "import base64, io, sys, zipfile
+archive = io.BytesIO()
+with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as file:
+    file.writestr('file.com', sys.stdin.buffer.read())
+print(base64.b64encode(archive.getvalue()).decode())";
+    let printed = run("python3", &["-c", PROGRAM], octets, Duration::from_secs(20));
+    let printed = printed.assert_success().stdout;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(printed.trim());
+    decoded.unwrap()
+}
+
+#[track_caller]
+fn points(opinion: &Opinion) -> (f64, f64, &[String]) {
+    match &opinion.word {
+        Word::Score {
+            score,
+            threshold: Some(threshold),
+            rules,
+        } => (*score, *threshold, rules),
+        other => panic!("{other:?}"),
+    }
+}
