@@ -32,6 +32,7 @@ pub struct Places {
     taken: AtomicUsize,
     guests: DashMap<u64, Arc<Guest>, RandomState>,
     numbers: AtomicU64,
+    closing: AtomicBool,
     start: Instant,
 }
 
@@ -47,7 +48,7 @@ struct Guest {
     /// Milliseconds since the start of the house, plus one; 0 while we work for it.
     waiting_since: AtomicU64,
     useful: AtomicBool,
-    leave: Notify,
+    call: Notify,
 }
 
 impl Places {
@@ -58,6 +59,7 @@ impl Places {
             taken: AtomicUsize::new(0),
             guests: DashMap::default(),
             numbers: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
             start: Instant::now(),
         })
     }
@@ -72,7 +74,7 @@ impl Places {
         let guest = Arc::new(Guest {
             waiting_since: AtomicU64::new(self.now()),
             useful: AtomicBool::new(false),
-            leave: Notify::new(),
+            call: Notify::new(),
         });
         self.guests.insert(number, Arc::clone(&guest));
         Some(Place {
@@ -95,6 +97,15 @@ impl Places {
     /// Whether places are running out.
     pub fn stressed(&self) -> bool {
         self.taken() * 100 > self.most * STRESS
+    }
+
+    /// The house closes: whoever is at rest is called to leave, now or as soon
+    /// as it is.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        for guest in &self.guests {
+            guest.call.notify_one();
+        }
     }
 
     /// Asks those to leave who wait too long, for ever.
@@ -123,7 +134,7 @@ impl Places {
         });
         let mut asked = 0;
         for guest in overdue {
-            guest.leave.notify_one();
+            guest.call.notify_one();
             asked += 1;
         }
         if asked > 0 {
@@ -170,9 +181,26 @@ impl Place {
         self.guest.useful.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when the client must leave.
+    /// Whether the house closes.
+    pub fn closing(&self) -> bool {
+        self.places.closing.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the client is called: to leave at once, or because the
+    /// house [closes](Self::closing). Each place has its own bell, so that
+    /// those who wait share no lock.
+    pub async fn called(&self) {
+        self.guest.call.notified().await;
+    }
+
+    /// Returns when the client must leave because its place is needed.
     pub async fn must_leave(&self) {
-        self.guest.leave.notified().await;
+        loop {
+            self.called().await;
+            if !self.closing() {
+                return;
+            }
+        }
     }
 
     /// Whether places are running out.
@@ -261,6 +289,15 @@ mod tests {
         }
         taken[0].works();
         assert_eq!(house.look_around(), 8);
+    }
+
+    #[test]
+    fn a_house_that_closes_calls_everybody_and_sends_nobody_away_at_once() {
+        let (house, taken) = full_house();
+        assert!(!taken[3].closing() && !futures_ready(taken[3].called()));
+        house.close();
+        assert!(taken[3].closing() && futures_ready(taken[3].called()));
+        assert!(!futures_ready(taken[4].must_leave()));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
@@ -139,7 +138,6 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     let backend = Backend::new(rooms.backend, hostname.clone())
         .map_err(|error| ServeError::Tls(vec![error]))?;
     let backend = Arc::new(backend);
-    let draining = CancellationToken::new();
     let trusted = &rooms.proxy_protocol.proxy_trusted;
     let limits = Limits::new(
         &rooms.limits,
@@ -175,7 +173,6 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         places: Places::new(places),
         door_log: DoorLog::new(),
         court,
-        draining: draining.clone(),
     });
 
     // EHLO is answered from what the probe found, so it goes first; but a dead
@@ -203,7 +200,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     for listener in listeners {
         listener.abort();
     }
-    draining.cancel();
+    service.places.close();
     sessions.close();
     tokio::select! {
         () = sessions.wait() => tracing::info!("stopped: all sessions ended in good order"),

@@ -114,7 +114,7 @@ impl Session<'_> {
             return;
         }
         tokio::select! {
-            () = self.service.draining.cancelled() => {}
+            () = self.place.called() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Conversation};
 use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
@@ -93,8 +92,6 @@ pub struct Service {
     pub door_log: DoorLog,
     /// Where bodies are judged before the backend sees them; `None`: nowhere.
     pub court: Option<Court>,
-    /// Cancelled when sessions at rest shall end.
-    pub draining: CancellationToken,
 }
 
 /// All that the judgement of bodies needs.
@@ -379,19 +376,19 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self) -> Event {
-        let draining = async {
-            if self.machine.at_rest() {
-                self.service.draining.cancelled().await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
         self.place.waits();
-        let line = tokio::select! {
-            biased;
-            () = draining => return Event::Draining,
-            line = self.client.line(Bound::Command) => line,
-            () = self.place.must_leave() => return Event::MustLeave,
+        let line = loop {
+            if self.place.closing() && self.machine.at_rest() {
+                return Event::Draining;
+            }
+            tokio::select! {
+                biased;
+                line = self.client.line(Bound::Command) => break line,
+                () = self.place.called() => {}
+            }
+            if !self.place.closing() {
+                return Event::MustLeave;
+            }
         };
         self.place.works();
         match line {
