@@ -10,6 +10,7 @@
 mod certs;
 mod client;
 mod command;
+mod crowd;
 mod letters;
 mod portcullis;
 mod ports;
@@ -17,8 +18,9 @@ mod postfix;
 mod scripted;
 
 pub use certs::{Authority, Certificate};
-pub use client::Smtp;
+pub use client::{Smtp, trusting_config};
 pub use command::{Finished, Running, run};
+pub use crowd::{Guest, Toll, connect_from, flood};
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use portcullis::Portcullis;
 pub use ports::free_address;

@@ -168,6 +168,10 @@ impl Portcullis {
         line.trim().parse::<u64>().unwrap() * 1024
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();

@@ -1,0 +1,141 @@
+//! Two million clients pass by the limits: memory stays within `LIMIT_MEMORY`, and
+//! whoever was there before them is treated as before.
+//!
+//! One test alone in its process, because it measures the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use portcullis::limits::{Charge, Limits, Rate, Settings};
+use portcullis::settings::{LogAddresses, Networks, Value};
+
+const MILLION: u32 = 1_000_000;
+
+/// What the allocator and the test's own loop may take besides.
+const SLACK: u64 = 1 << 20;
+
+const BURST: usize = 20;
+
+/// Nothing that is charged is forgotten while the test runs: the tables fill up.
+fn settings() -> Settings {
+    let slow = Rate::parse("24/day burst 20").unwrap();
+    Settings {
+        conn_rate: slow,
+        msg_rate: slow,
+        rcpt_rate: slow,
+        auth_fail_rate: slow,
+        flood_rate: slow,
+        offence_rate: slow,
+        ..Settings::default()
+    }
+}
+
+/// Everything that a client can be charged for.
+fn charge_all(limits: &Limits, client: IpAddr) {
+    drop(limits.admit(client));
+    let _ = limits.charge(client, Charge::Message);
+    let _ = limits.charge(client, Charge::Recipient);
+    let _ = limits.auth_failed(client);
+    limits.offended(client);
+}
+
+/// A million /64 networks in sixteen /32 networks.
+fn v6_spray() -> impl Iterator<Item = IpAddr> {
+    (0..MILLION).map(|number| {
+        let (wide, narrow) = (u128::from(number % 16), u128::from(number / 16));
+        let base = u128::from(Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 1));
+        Ipv6Addr::from(base | wide << 96 | narrow << 64).into()
+    })
+}
+
+/// A million addresses in as many /24 networks as there are for them.
+fn v4_spray() -> impl Iterator<Item = IpAddr> {
+    (0..MILLION).map(|number| {
+        let (network, host) = (number % 65_536, number / 65_536);
+        Ipv4Addr::from((20 << 24) + (network << 8) + host).into()
+    })
+}
+
+fn messages_left(limits: &Limits, client: IpAddr) -> usize {
+    (0..2 * BURST)
+        .filter(|_| limits.charge(client, Charge::Message).is_ok())
+        .count()
+}
+
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kibibytes = line.unwrap().split_whitespace().nth(1).unwrap();
+    kibibytes.parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn two_million_keys_stay_within_the_bound_and_change_nothing_for_those_before_them() {
+    let at_first = resident();
+    let settings = settings();
+    let bound = u64::try_from(settings.limit_memory.0).unwrap();
+    let limits = Limits::new(&settings, &Networks::default(), LogAddresses::Full);
+
+    let clients: [IpAddr; 2] = [
+        "192.0.2.7".parse().unwrap(),
+        "2001:db8:1:2::7".parse().unwrap(),
+    ];
+    let offenders: [IpAddr; 2] = [
+        "198.51.100.7".parse().unwrap(),
+        "2001:db8:9:9::7".parse().unwrap(),
+    ];
+    let guessers: [IpAddr; 2] = [
+        "203.0.113.7".parse().unwrap(),
+        "2001:db8:5:5::7".parse().unwrap(),
+    ];
+    for client in clients {
+        charge_all(&limits, client);
+    }
+    for offender in offenders {
+        assert_eq!(messages_left(&limits, offender), BURST);
+    }
+    for guesser in guessers {
+        let failed = (0..=BURST).map(|_| limits.auth_failed(guesser));
+        assert_eq!(failed.filter(Result::is_err).count(), 1);
+    }
+
+    let mut most = 0;
+    for (number, address) in v6_spray().zip(v4_spray()).enumerate() {
+        let (v6, v4) = address;
+        charge_all(&limits, v6);
+        charge_all(&limits, v4);
+        if number.is_multiple_of(50_000) {
+            most = resident().max(most);
+        }
+    }
+    most = resident().max(most);
+
+    let (grown, census) = (most - at_first, limits.census());
+    println!(
+        "{} KiB more than before, {} KiB allowed; {census:?}, {} bans",
+        grown >> 10,
+        (bound + SLACK) >> 10,
+        limits.bans().len()
+    );
+    assert!(census.crowded > 0, "the tables were never full: {census:?}");
+    assert_eq!(census.networks, 0, "permits were dropped");
+    assert!(grown <= bound + SLACK, "{grown} octets more than before");
+
+    for client in clients {
+        assert!(limits.admit(client).is_ok(), "{client}");
+        assert_eq!(limits.auth_failed(client), Ok(()), "{client}");
+        assert_eq!(messages_left(&limits, client), BURST - 1, "{client}");
+    }
+    for offender in offenders {
+        assert_eq!(messages_left(&limits, offender), 0, "{offender}");
+    }
+    for guesser in guessers {
+        assert!(limits.admit(guesser).is_err(), "{guesser}");
+    }
+}
