@@ -204,9 +204,8 @@ impl Limits {
         match entered {
             Ok(stay) => Ok(Permit { _stay: Some(stay) }),
             Err(finding) => {
-                let flood = charge(self.floods.as_ref(), client, Limit::Floods);
-                if flood.is_err() {
-                    self.ban(client, BanReason::Flood);
+                if let Err(over) = charge(self.floods.as_ref(), client, Limit::Floods) {
+                    self.ban(client, &over, BanReason::Flood);
                 }
                 Err(finding)
             }
@@ -231,13 +230,14 @@ impl Limits {
     /// Counts a sign-in that the backend refused.
     ///
     /// # Errors
-    /// There were too many; the client is banned now if it may be.
+    /// There were too many; the client is banned now if they were its own and it
+    /// may be.
     pub fn auth_failed(&self, client: IpAddr) -> Result<(), Finding> {
         if self.exempt.contains(client) {
             return Ok(());
         }
-        charge(self.auth_failures.as_ref(), client, Limit::AuthFailures).inspect_err(|_| {
-            self.ban(client, BanReason::AuthFailures);
+        charge(self.auth_failures.as_ref(), client, Limit::AuthFailures).inspect_err(|over| {
+            self.ban(client, over, BanReason::AuthFailures);
         })
     }
 
@@ -247,8 +247,8 @@ impl Limits {
         if self.exempt.contains(client) {
             return;
         }
-        if charge(self.offences.as_ref(), client, Limit::Offences).is_err() {
-            self.ban(client, BanReason::Offences);
+        if let Err(over) = charge(self.offences.as_ref(), client, Limit::Offences) {
+            self.ban(client, &over, BanReason::Offences);
         }
     }
 
@@ -298,11 +298,15 @@ impl Limits {
         }
     }
 
-    fn ban(&self, client: IpAddr, reason: BanReason) {
-        if self.never_banned.contains(client) {
+    /// Bans a client that is over its own limit. Over a wider network's it may be
+    /// by no deed of its own, and whoever holds a /48 could fill the table of
+    /// bans by a single connection from each of its /64 networks.
+    fn ban(&self, client: IpAddr, over: &Finding, reason: BanReason) {
+        let network = self.widths.client(client);
+        let own = matches!(over, Finding::Rate { network: Some(over), .. } if *over == network);
+        if !own || self.never_banned.contains(client) {
             return;
         }
-        let network = self.widths.client(client);
         if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
             let length = humantime::format_duration(Duration::from_secs(length.as_secs()));
             tracing::warn!(

@@ -178,3 +178,22 @@ fn a_census_counts_what_is_there() {
     let census = limits.census();
     assert_eq!((census.buckets, census.networks, census.crowded), (2, 2, 0));
 }
+
+#[test]
+fn nobody_is_banned_for_what_the_network_around_did() {
+    let limits = limits(|settings| {
+        settings.conn_rate = rate("1/h burst 1");
+        settings.flood_rate = rate("1/h burst 5");
+        settings.auth_fail_rate = rate("1/h burst 5");
+        settings.offence_rate = rate("1/h burst 5");
+    });
+    // Each comes once: the /48 is over its rate, none of them is over its own.
+    for network in 0..10_000_u128 {
+        let base = u128::from("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap());
+        let client = std::net::Ipv6Addr::from(base | network << 64).into();
+        let _ = limits.admit(client);
+        let _ = limits.auth_failed(client);
+        limits.offended(client);
+    }
+    assert_eq!(limits.bans().len(), 0);
+}
