@@ -137,7 +137,8 @@ async fn visit_all(server: SocketAddr) {
 #[tokio::main]
 async fn main() {
     if let Ok(says) = env::var(ACCEPTOR) {
-        return accept_for_ever(says).await;
+        // On a worker, like the program's: what block_on runs must be woken across threads.
+        return tokio::spawn(accept_for_ever(says)).await.unwrap();
     }
     let backend = Scripted::start(&[]);
     let common = [

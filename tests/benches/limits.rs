@@ -15,6 +15,9 @@ use portcullis::settings::{LogAddresses, Networks, Value};
 
 const THREADS: [usize; 2] = [1, 2];
 
+/// Checks of a sample: enough to drown the clock, and page faults.
+const CHECKS: u32 = 10_000;
+
 const MILLION: u32 = 1_000_000;
 
 fn main() {
@@ -67,38 +70,43 @@ fn hot() -> IpAddr {
     Ipv4Addr::new(192, 0, 2, 7).into()
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn hot_key(bencher: Bencher) {
     let limits = limits(WIDE, DEFAULT_MEMORY);
     bencher.bench(|| limits.charge(black_box(hot()), Charge::Message));
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn hot_key_refused(bencher: Bencher) {
     let limits = limits("1/day burst 1", DEFAULT_MEMORY);
     bencher.bench(|| limits.charge(black_box(hot()), Charge::Message));
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn new_v4_key(bencher: Bencher) {
-    let (limits, number) = (limits(WIDE, DEFAULT_MEMORY), scattered());
-    bencher.bench(|| limits.charge(v4(number()), Charge::Message));
+    newcomers(bencher, &limits(WIDE, DEFAULT_MEMORY), v4);
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn new_v6_key(bencher: Bencher) {
-    let (limits, number) = (limits(WIDE, DEFAULT_MEMORY), scattered());
-    bencher.bench(|| limits.charge(v6(number()), Charge::Message));
+    newcomers(bencher, &limits(WIDE, DEFAULT_MEMORY), v6);
 }
 
-/// Full tables: the sets are searched in vain, and everybody's bucket decides.
-#[divan::bench(threads = THREADS)]
+/// Sets of slots are searched in vain, and everybody's bucket decides.
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn new_v4_key_before_full_tables(bencher: Bencher) {
-    let (limits, number) = (limits(LONG, DEFAULT_MEMORY), scattered());
+    newcomers(bencher, &limits(LONG, DEFAULT_MEMORY), v4);
+}
+
+/// A million have been there before, so all pages of the tables are in use.
+fn newcomers(bencher: Bencher, limits: &Limits, key: fn(u32) -> IpAddr) {
+    let number = scattered();
     for _ in 0..MILLION {
-        let _ = limits.charge(v4(number()), Charge::Message);
+        let _ = limits.charge(key(number()), Charge::Message);
     }
-    bencher.bench(|| limits.charge(v4(number()), Charge::Message));
+    bencher
+        .with_inputs(|| key(number()))
+        .bench_values(|client| limits.charge(client, Charge::Message));
 }
 
 /// A million keys, all remembered, in an order of no use to the cache.
@@ -116,27 +124,27 @@ impl Crowd {
         Self { limits, key }
     }
 
-    fn charge(&self, number: u32) -> Result<(), Finding> {
-        self.limits
-            .charge((self.key)(number % MILLION), Charge::Message)
+    fn bench(&self, bencher: Bencher) {
+        let number = scattered();
+        bencher
+            .with_inputs(|| (self.key)(number() % MILLION))
+            .bench_values(|client| self.limits.charge(client, Charge::Message));
     }
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn known_v4_key_among_a_million(bencher: Bencher) {
     static CROWD: LazyLock<Crowd> = LazyLock::new(|| Crowd::new(v4));
-    let (crowd, number) = (&*CROWD, scattered());
-    bencher.bench(|| crowd.charge(number()));
+    CROWD.bench(bencher);
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn known_v6_key_among_a_million(bencher: Bencher) {
     static CROWD: LazyLock<Crowd> = LazyLock::new(|| Crowd::new(v6));
-    let (crowd, number) = (&*CROWD, scattered());
-    bencher.bench(|| crowd.charge(number()));
+    CROWD.bench(bencher);
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn banned(bencher: Bencher) {
     let limits = limits("1/day burst 1", DEFAULT_MEMORY);
     while limits.auth_failed(hot()).is_ok() {}
@@ -144,16 +152,18 @@ fn banned(bencher: Bencher) {
     bencher.bench(|| limits.admit(black_box(hot())).is_err());
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn admit_and_drop_one_client(bencher: Bencher) {
     let limits = limits(WIDE, DEFAULT_MEMORY);
     bencher.bench(|| drop(limits.admit(black_box(hot()))));
 }
 
-#[divan::bench(threads = THREADS)]
+#[divan::bench(threads = THREADS, sample_size = CHECKS)]
 fn admit_and_drop_many_clients(bencher: Bencher) {
     let (limits, number) = (limits(WIDE, DEFAULT_MEMORY), scattered());
-    bencher.bench(|| drop(limits.admit(v4(number()))));
+    bencher
+        .with_inputs(|| v4(number()))
+        .bench_values(|client| drop(limits.admit(client)));
 }
 
 /// For comparison: one bucket a client, no wider networks, no bans, and memory that
@@ -166,24 +176,28 @@ mod governor_alone {
         RateLimiter::keyed(Quota::per_second(rate))
     }
 
-    #[divan::bench(threads = THREADS)]
+    #[divan::bench(threads = THREADS, sample_size = CHECKS)]
     fn hot_key(bencher: Bencher) {
         let limiter = limiter();
         bencher.bench(|| limiter.check_key(&black_box(hot())).is_ok());
     }
 
-    #[divan::bench(threads = THREADS)]
+    #[divan::bench(threads = THREADS, sample_size = CHECKS)]
     fn new_v4_key(bencher: Bencher) {
         let (limiter, number) = (limiter(), scattered());
-        bencher.bench(|| limiter.check_key(&v4(number())).is_ok());
+        bencher
+            .with_inputs(|| v4(number()))
+            .bench_refs(|client| limiter.check_key(client).is_ok());
     }
 
-    #[divan::bench(threads = THREADS)]
+    #[divan::bench(threads = THREADS, sample_size = CHECKS)]
     fn known_v4_key_among_a_million(bencher: Bencher) {
         let (limiter, number) = (limiter(), scattered());
         for number in 0..MILLION {
             let _ = limiter.check_key(&v4(number));
         }
-        bencher.bench(|| limiter.check_key(&v4(number() % MILLION)).is_ok());
+        bencher
+            .with_inputs(|| v4(number() % MILLION))
+            .bench_refs(|client| limiter.check_key(client).is_ok());
     }
 }
