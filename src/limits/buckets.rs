@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use super::prefix::Widths;
 use super::rate::Allowance;
-use super::table::{Probe, Table};
+use super::table::{Look, Probe, Table};
 
 /// What a table of clients gets of a kind's memory, against one of wider networks.
 const CLIENT_SHARE: usize = 2;
@@ -34,6 +34,8 @@ pub(super) struct Empty {
     /// Until there is a token again.
     pub(super) wait: Duration,
 }
+
+type Glance<C> = RateLimiter<Probe, Look, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 type Limiter<C> = RateLimiter<Probe, Table, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
@@ -55,6 +57,7 @@ pub(super) struct Buckets<C: Clock = DefaultClock> {
 struct Tier<C: Clock> {
     allowance: Allowance,
     limiter: Limiter<C>,
+    glance: Glance<C>,
     table: Table,
 }
 
@@ -82,6 +85,11 @@ impl<C: Clock + Clone> Buckets<C> {
                 tiers.push(Tier {
                     allowance,
                     limiter: RateLimiter::new(allowance.quota()?, table.clone(), clock.clone()),
+                    glance: RateLimiter::new(
+                        allowance.quota()?,
+                        Look(table.clone()),
+                        clock.clone(),
+                    ),
                     table,
                 });
                 allowance = allowance.times(factor);
@@ -129,6 +137,25 @@ impl<C: Clock + Clone> Buckets<C> {
             network: None,
             wait: until.wait_time_from(self.clock.now()),
         })
+    }
+
+    /// Whether there is a token in the bucket of each wider network that `client`
+    /// stands in; none is taken. A network that is not remembered is not suspected.
+    ///
+    /// # Errors
+    /// The first bucket that is empty.
+    pub(super) fn look(&self, client: IpAddr) -> Result<(), Empty> {
+        let now = self.now();
+        for (network, tier) in self.tiers(client).skip(1) {
+            let probe = Probe::new(self.hasher.hash_one(network), now);
+            if let Err(until) = tier.glance.check_key(&probe) {
+                return Err(Empty {
+                    network: Some(network),
+                    wait: until.wait_time_from(self.clock.now()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The buckets that `client` stands in, for somebody else to charge.
@@ -261,6 +288,21 @@ mod tests {
         // 16 have slots of their own, 8 at most stand in a remembered /24 besides.
         assert!((512..=536).contains(&passed), "{passed}");
         assert!(buckets.crowded() > 10_000);
+    }
+
+    #[test]
+    fn a_look_takes_no_token_and_sees_an_empty_bucket() {
+        let (buckets, clock) = buckets("1/h burst 2", 1 << 20);
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        for _ in 0..100 {
+            assert_eq!(buckets.look(client), Ok(()));
+        }
+        let neighbours = || (2..=100_u8).map(|host| IpAddr::from([192, 0, 2, host]));
+        assert_eq!(charge_all(&buckets, neighbours()), 16);
+        let empty = buckets.look(client).unwrap_err();
+        assert_eq!(empty.network, Some("192.0.2.0/24".parse().unwrap()));
+        clock.advance(Duration::from_secs(3601));
+        assert_eq!(buckets.look(client), Ok(()));
     }
 
     #[test]

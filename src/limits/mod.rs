@@ -231,8 +231,8 @@ impl Limits {
 
     /// A connection was refused.
     fn flooded(&self, client: IpAddr) {
-        if charge(self.floods.as_ref(), client, Limit::Floods).is_err() {
-            self.ban(client, BanReason::Flood);
+        if let Err(over) = charge(self.floods.as_ref(), client, Limit::Floods) {
+            self.ban(client, &over, BanReason::Flood);
         }
     }
 
@@ -253,10 +253,32 @@ impl Limits {
         self.charge_by_all(buckets.as_ref(), client, limit).await
     }
 
+    /// Whether a client may try to sign in: not while it is banned, nor while a
+    /// wider network around it has used up its failures, so that an attacker gains
+    /// no guesses by taking another address of his network for each.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub fn may_sign_in(&self, client: IpAddr) -> Result<(), Finding> {
+        if self.exempt.contains(client) {
+            return Ok(());
+        }
+        self.not_banned(client)?;
+        let Some(buckets) = &self.auth_failures else {
+            return Ok(());
+        };
+        buckets.look(client).map_err(|empty| Finding::Rate {
+            limit: Limit::AuthFailures,
+            network: empty.network,
+            wait: empty.wait,
+        })
+    }
+
     /// Counts a sign-in that the backend refused.
     ///
     /// # Errors
-    /// There were too many; the client is banned now if it may be.
+    /// There were too many; the client is banned now if they were its own and it
+    /// may be.
     pub async fn auth_failed(&self, client: IpAddr) -> Result<(), Finding> {
         if self.exempt.contains(client) {
             return Ok(());
@@ -269,7 +291,7 @@ impl Limits {
             }
             refused => refused,
         };
-        charged.inspect_err(|_| self.ban(client, BanReason::AuthFailures))
+        charged.inspect_err(|over| self.ban(client, over, BanReason::AuthFailures))
     }
 
     /// Counts a session that ended over an offence; bans the client if there
@@ -278,8 +300,8 @@ impl Limits {
         if self.exempt.contains(client) {
             return;
         }
-        if charge(self.offences.as_ref(), client, Limit::Offences).is_err() {
-            self.ban(client, BanReason::Offences);
+        if let Err(over) = charge(self.offences.as_ref(), client, Limit::Offences) {
+            self.ban(client, &over, BanReason::Offences);
         }
     }
 
@@ -337,11 +359,15 @@ impl Limits {
         }
     }
 
-    fn ban(&self, client: IpAddr, reason: BanReason) {
-        if self.never_banned.contains(client) {
+    /// Bans a client that is over its own limit. Over a wider network's it may be
+    /// by no deed of its own, and whoever holds a /48 could fill the table of
+    /// bans by a single connection from each of its /64 networks.
+    fn ban(&self, client: IpAddr, over: &Finding, reason: BanReason) {
+        let network = self.widths.client(client);
+        let own = matches!(over, Finding::Rate { network: Some(over), .. } if *over == network);
+        if !own || self.never_banned.contains(client) {
             return;
         }
-        let network = self.widths.client(client);
         if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
             let length = humantime::format_duration(Duration::from_secs(length.as_secs()));
             tracing::warn!(

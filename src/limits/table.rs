@@ -148,6 +148,26 @@ impl StateStore for Table {
 
 impl KeyedStateStore<Probe> for Table {}
 
+/// The same table for a look: nothing is written.
+pub(super) struct Look(pub(super) Table);
+
+impl StateStore for Look {
+    type Key = Probe;
+
+    fn measure_and_replace<T, F, E>(&self, probe: &Probe, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let words = self.0.set(probe.hash).iter();
+        let mut words = words.map(|slot| slot.load(Ordering::Acquire));
+        let mine = words.find(|word| word >> TIME_BITS == probe.tag());
+        let known = mine.map(|word| Nanos::from(time(word) << TICK_BITS));
+        measure(known).map(|(outcome, _)| outcome)
+    }
+}
+
+impl KeyedStateStore<Probe> for Look {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,22 @@ fn failed_sign_ins_ban_the_source_for_everything() {
 }
 
 #[test]
+fn spraying_a_48_gains_no_more_guesses_than_the_48_may_have() {
+    let limits = limits(|_| ());
+    let base = u128::from("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap());
+    let mut guesses = 0;
+    for network in 0..10_000_u128 {
+        let client = std::net::Ipv6Addr::from(base | network << 64).into();
+        if limits.admit(client).is_ok() && limits.may_sign_in(client).is_ok() {
+            guesses += 1;
+            let _ = now(limits.auth_failed(client));
+        }
+    }
+    // Eight times the five of a client, and arrival times are rounded down.
+    assert!((40..=41).contains(&guesses), "{guesses}");
+}
+
+#[test]
 fn the_whole_client_network_is_banned_and_no_more() {
     let limits = limits(|settings| settings.offence_rate = rate("1/h burst 1"));
     limits.offended(ip("2001:db8::1"));
@@ -186,4 +202,23 @@ fn a_census_counts_what_is_there() {
     let _permit = limits.admit(ip("192.0.2.1")).unwrap();
     let census = limits.census();
     assert_eq!((census.buckets, census.networks, census.crowded), (2, 2, 0));
+}
+
+#[test]
+fn nobody_is_banned_for_what_the_network_around_did() {
+    let limits = limits(|settings| {
+        settings.conn_rate = rate("1/h burst 1");
+        settings.flood_rate = rate("1/h burst 5");
+        settings.auth_fail_rate = rate("1/h burst 5");
+        settings.offence_rate = rate("1/h burst 5");
+    });
+    // Each comes once: the /48 is over its rate, none of them is over its own.
+    for network in 0..10_000_u128 {
+        let base = u128::from("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap());
+        let client = std::net::Ipv6Addr::from(base | network << 64).into();
+        let _ = limits.admit(client);
+        let _ = now(limits.auth_failed(client));
+        limits.offended(client);
+    }
+    assert_eq!(limits.bans().len(), 0);
 }

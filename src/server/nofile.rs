@@ -6,16 +6,23 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors of a session: the client's and the backend's.
 const PER_SESSION: u64 = 2;
 
+/// Of a limit that cannot be raised, two thirds are for clients: half of them
+/// may hold a backend at once, and one more hears 451 and may try again.
+const FOR_CLIENTS: (u64, u64) = (2, 3);
+
 /// Descriptors for all the rest: listeners, log, timers, probes, scanners.
 const OTHERS: u64 = 128;
 
-/// Raises `RLIMIT_NOFILE` to what `sessions_max` sessions need, and returns how
-/// many sessions it serves; fewer than asked for are warned of. Accepting more
-/// than that would take the descriptors with which those inside are served.
+/// Raises `RLIMIT_NOFILE` to what `sessions_max` sessions need at most, and
+/// returns how many sessions it serves; fewer than asked for are warned of.
+/// Accepting more would take the descriptors with which those inside are served.
 pub(super) fn places(sessions_max: u32) -> usize {
     let wanted = u64::from(sessions_max) * PER_SESSION + OTHERS;
     let served = match raise(wanted) {
-        Ok(limit) => limit.saturating_sub(OTHERS) / PER_SESSION,
+        Ok(limit) => {
+            let (part, whole) = FOR_CLIENTS;
+            limit.saturating_sub(OTHERS) / whole * part
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot tell how many file descriptors there are");
             u64::from(sessions_max)

@@ -30,6 +30,7 @@ impl Session<'_> {
             (Some(client), Question::Recipient(..)) => {
                 limits.charge(client, Charge::Recipient).await
             }
+            (Some(client), Question::SignIn) => limits.may_sign_in(client),
             (Some(client), Question::FailedSignIn) => limits.auth_failed(client).await,
         };
         let mut verdict = Verdict::Pass;

@@ -132,6 +132,7 @@ enum Pending {
 enum Asked {
     Message(Mail),
     Recipient(Rcpt),
+    SignIn(Auth),
     /// With the backend's refusal.
     FailedSignIn(Reply),
 }

@@ -43,6 +43,8 @@ pub enum Refusal {
     TooManyRecipients,
     /// What policy found.
     Policy(Finding),
+    /// What was found when a client wanted to sign in (RFC 4954 6, code 454).
+    SignInLater(Finding),
     /// A body with forbidden bytes.
     Body(BodyOffence),
     /// More protocol errors than `ERROR_MAX`.
@@ -153,18 +155,7 @@ impl Refusal {
             Self::NeedsSmtpUtf8 => "needs-smtputf8",
             Self::TooLarge => "too-large",
             Self::TooManyRecipients => "recipients",
-            Self::Policy(Finding::ForeignDomain) => "relay-denied",
-            Self::Policy(Finding::HiddenRoute) => "hidden-route",
-            Self::Policy(Finding::Rate { limit, .. }) => match limit {
-                Limit::Connections => "conn-rate",
-                Limit::Messages => "msg-rate",
-                Limit::Recipients => "rcpt-rate",
-                Limit::AuthFailures => "auth-fail-rate",
-                Limit::Floods => "flood-rate",
-                Limit::Offences => "offence-rate",
-            },
-            Self::Policy(Finding::Crowd { .. }) => "conn-max",
-            Self::Policy(Finding::Banned { .. }) => "banned",
+            Self::Policy(finding) | Self::SignInLater(finding) => finding_name(finding),
             Self::EarlyTalker => "early-talker",
             Self::Shed => "stress",
             Self::NoRoom => "spool-full",
@@ -252,6 +243,10 @@ impl Refusal {
                 "Too many recipients in one message; send the rest in another",
             ),
             Self::Policy(finding) => return of_finding(finding),
+            Self::SignInLater(finding) => {
+                let (_, class, subject, detail, text) = of_finding(finding);
+                return (454, class, subject, detail, text);
+            }
             Self::EarlyTalker => (554, 5, 7, 1, "You spoke before the greeting; closing"),
             Self::NoRoom => (
                 452,
@@ -310,6 +305,23 @@ impl Refusal {
             Self::Busy => (421, 4, 3, 2, "Too many connections; try again later"),
         };
         (code, class, subject, detail, text.to_owned())
+    }
+}
+
+fn finding_name(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::ForeignDomain => "relay-denied",
+        Finding::HiddenRoute => "hidden-route",
+        Finding::Rate { limit, .. } => match limit {
+            Limit::Connections => "conn-rate",
+            Limit::Messages => "msg-rate",
+            Limit::Recipients => "rcpt-rate",
+            Limit::AuthFailures => "auth-fail-rate",
+            Limit::Floods => "flood-rate",
+            Limit::Offences => "offence-rate",
+        },
+        Finding::Crowd { .. } => "conn-max",
+        Finding::Banned { .. } => "banned",
     }
 }
 

@@ -225,7 +225,8 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
-fn trusting_config() -> ClientConfig {
+/// For clients that check no certificate.
+pub fn trusting_config() -> ClientConfig {
     ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

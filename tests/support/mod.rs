@@ -11,6 +11,7 @@ mod certs;
 mod clamd;
 mod client;
 mod command;
+mod crowd;
 mod daemon;
 mod letters;
 mod milters;
@@ -23,8 +24,9 @@ mod spamd;
 
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
-pub use client::Smtp;
+pub use client::{Smtp, trusting_config};
 pub use command::{Finished, Running, run};
+pub use crowd::{Guest, Toll, connect_from, flood};
 pub use daemon::Daemon;
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use milters::{Opendkim, Pymilter};

@@ -83,6 +83,10 @@ impl Machine {
             (_, Verdict::Refuse(finding @ Finding::Banned { .. }))
             | (Asked::FailedSignIn(_), Verdict::Refuse(finding)) => end(Refusal::Policy(finding)),
             (Asked::FailedSignIn(reply), Verdict::Pass) => self.not_signed_in(phase, reply),
+            (Asked::SignIn(auth), Verdict::Pass) => self.with_link(phase, Wish::Auth(auth)),
+            (Asked::SignIn(_), Verdict::Refuse(finding)) => {
+                self.refuse(phase, Refusal::SignInLater(finding))
+            }
             (Asked::Message(mail), Verdict::Pass) => self.with_link(phase, Wish::Mail(mail)),
             (Asked::Message(_), Verdict::Refuse(finding)) => {
                 let answer = Answer::Refused(Refusal::Policy(finding));

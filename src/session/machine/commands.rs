@@ -120,7 +120,8 @@ impl Machine {
             }
             Phase::Greeted(_) | Phase::Failed(..) => {
                 if offer::mechanisms(&self.rules).contains(&auth.mechanism) {
-                    self.with_link(phase.without_transaction(), Wish::Auth(auth))
+                    let phase = phase.without_transaction();
+                    self.ask(phase, Asked::SignIn(auth), Question::SignIn)
                 } else {
                     self.refuse(phase, Refusal::Mechanism)
                 }

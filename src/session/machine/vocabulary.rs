@@ -163,6 +163,8 @@ pub enum Question {
     Message,
     /// May this recipient be offered to the backend?
     Recipient(Standing, ForwardPath),
+    /// May the client try to sign in?
+    SignIn,
     /// The backend has refused a sign-in: may the client stay?
     FailedSignIn,
 }

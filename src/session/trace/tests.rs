@@ -53,6 +53,7 @@ fn signed_in() -> Identity {
         Event::Opened,
         command(b"EHLO c.test"),
         command(b"AUTH PLAIN AHUAcA=="),
+        Event::Judged(crate::policy::Verdict::Pass),
         Event::Connected(Ok(Link {
             keywords: backend,
             relogin: Relogin::Impossible,

@@ -167,3 +167,16 @@ fn a_client_whose_place_is_needed_hears_421() {
         assert!(ended(&step) && code(&step) == 421, "{step:?}");
     }
 }
+
+#[test]
+fn who_may_not_sign_in_now_hears_454_and_the_backend_nothing() {
+    let (mut machine, _) = after(Privacy::Encrypted, &[command("EHLO c.test")]);
+    let step = machine.advance(command("AUTH PLAIN AHUAcA=="));
+    assert_eq!(step, Step::Judge(Question::SignIn));
+    let step = machine.advance(Event::Judged(Verdict::Refuse(rate(Limit::AuthFailures))));
+    assert!(
+        text(&step).starts_with("454 4.7.0 AUTH_FAIL_RATE"),
+        "{step:?}"
+    );
+    assert!(!ended(&step));
+}

@@ -1,0 +1,188 @@
+//! Clients that send one octet a second: they cost the guarded server nothing, and
+//! each is gone when its deadline is over.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use support::{Guest, Portcullis, Scripted, Smtp, connect_from, letter, wait_for};
+use tokio::task::JoinSet;
+
+/// Of each of the three kinds; a thousand in all.
+const CLIENTS: [usize; 3] = [334, 333, 333];
+
+/// TIMEOUT_COMMAND and TIMEOUT_HANDSHAKE.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// DATA_RATE_GRACE.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// A machine that is busy may be late, but not for ever.
+const LATENESS: Duration = Duration::from_secs(30);
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("TIMEOUT_COMMAND", "8s"),
+    ("TIMEOUT_HANDSHAKE", "8s"),
+    ("PROXY_TRUSTED", "127.3.0.0/16"),
+    // Far from the stress in which deadlines shrink.
+    ("SESSIONS_MAX", "3000"),
+    // A probe would be one more connection to the backend.
+    ("BACKEND_PROBE_INTERVAL", "1h"),
+];
+
+/// The start of a ClientHello whose end would come in ten minutes (RFC 8446 4.1.2).
+const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+
+/// What a slow client heard, and how long it was there, connecting included.
+type Stay = (String, Duration);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Command,
+    Handshake,
+    ProxyHeader,
+}
+
+impl Kind {
+    async fn stay(self, portcullis: Doors, number: usize) -> Stay {
+        let [high, low] = [number / 200, number % 200 + 1].map(|part| u8::try_from(part).unwrap());
+        let (network, server, octets): (u8, _, &[u8]) = match self {
+            Self::Command => (1, portcullis.mx, b"EHLO "),
+            Self::Handshake => (2, portcullis.tls, CLIENT_HELLO),
+            Self::ProxyHeader => (3, portcullis.mx, b"PROXY TCP4 192.0.2.1 192.0.2.2 "),
+        };
+        let source = Ipv4Addr::new(127, network, high, low);
+        let began = Instant::now();
+        let stream = connect_from(source, server).await.unwrap();
+        let mut guest = Guest::new(stream);
+        if matches!(self, Self::Command) {
+            let greeting = guest.reply().await.unwrap();
+            assert!(greeting.starts_with("220"), "{greeting}");
+        }
+        (guest.drip(octets).await, began.elapsed())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Doors {
+    mx: SocketAddr,
+    tls: SocketAddr,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+#[track_caller]
+fn assert_gone_by(deadline: Duration, took: Duration) {
+    assert!(took < deadline + LATENESS, "was there for {took:?}");
+    // Gone for another reason, it would prove nothing of the deadline.
+    assert!(took >= deadline, "was gone after {took:?} already");
+}
+
+#[test]
+fn a_thousand_slow_clients_hold_no_backend_connection_and_are_gone_by_their_deadline() {
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, SETTINGS);
+    portcullis.log_with("backend probed");
+    let visits = backend.heard().len();
+    let doors = Doors {
+        mx: portcullis.mx,
+        tls: portcullis.tls,
+    };
+
+    let honest = std::thread::spawn(move || {
+        // In the midst of them.
+        std::thread::sleep(DEADLINE / 2);
+        let mut client = Smtp::greeted(doors.mx);
+        client.deliver(
+            "ann@sender.test",
+            "bob@example.org",
+            letter("one").as_bytes(),
+        )
+    });
+    let stays = runtime().block_on(async {
+        let mut slow = JoinSet::new();
+        let kinds = [Kind::Command, Kind::Handshake, Kind::ProxyHeader];
+        for (kind, count) in kinds.into_iter().zip(CLIENTS) {
+            for number in 0..count {
+                slow.spawn(async move { (kind, kind.stay(doors, number).await) });
+            }
+        }
+        slow.join_all().await
+    });
+
+    let reply = honest.join().unwrap();
+    assert!(reply.starts_with("250"), "{reply}");
+    assert_eq!(stays.len(), 1000);
+    for (kind, (heard, took)) in &stays {
+        match kind {
+            Kind::Command => assert!(heard.starts_with("421 4.4.2"), "{heard}"),
+            // Before the handshake and before the header nobody is spoken to.
+            Kind::Handshake | Kind::ProxyHeader => assert_eq!(heard, "", "{kind:?}"),
+        }
+        assert_gone_by(DEADLINE, *took);
+    }
+    let heard = backend.heard();
+    assert_eq!(heard.len(), visits + 1, "only the honest one: {heard:#?}");
+}
+
+#[test]
+fn bodies_slower_than_the_minimum_are_cut_and_never_ended() {
+    const BODIES: usize = 50;
+    let backend = Scripted::start(&[]);
+    let settings = [("DATA_RATE_MIN", "500"), ("DATA_RATE_GRACE", "4s")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mx = portcullis.mx;
+
+    let stays = runtime().block_on(async {
+        let mut slow = JoinSet::new();
+        for host in 0..BODIES {
+            slow.spawn(async move {
+                let source = Ipv4Addr::new(127, 4, 0, u8::try_from(host).unwrap() + 1);
+                let began = Instant::now();
+                let mut guest = Guest::new(connect_from(source, mx).await.unwrap());
+                guest.reply().await.unwrap();
+                let lines = [
+                    ("EHLO slow.test", "250"),
+                    ("MAIL FROM:<ann@sender.test>", "250"),
+                    ("RCPT TO:<bob@example.org>", "250"),
+                    ("DATA", "354"),
+                ];
+                guest.dialogue(&lines).await.unwrap();
+                let heard = guest.drip(b"Subject: slow\r\n\r\n").await;
+                (heard, began.elapsed())
+            });
+        }
+        slow.join_all().await
+    });
+
+    assert_eq!(stays.len(), BODIES);
+    for (heard, took) in &stays {
+        assert!(heard.starts_with("421 4.4.2"), "{heard}");
+        assert_gone_by(GRACE, *took);
+    }
+    // All were at the backend; none of their messages may look whole to it.
+    let transactions = backend.transactions(BODIES);
+    assert_eq!(transactions.len(), BODIES);
+    for heard in &transactions {
+        assert!(
+            heard.contains("DATA\r\n") && !heard.contains("\r\n.\r\n"),
+            "{heard}"
+        );
+    }
+    let left = wait_for(Duration::from_secs(10), || {
+        let ended = portcullis.log().matches("too-slow").count();
+        (ended >= BODIES).then_some(())
+    });
+    assert!(left.is_some(), "{}", portcullis.log());
+}
