@@ -19,6 +19,8 @@
 //! policy          stage + facts -> verdict
 //! smtp            the wire language
 //! settings        how a setting is declared, read and documented
+//! -----------------------------------------------
+//! metrics         counters anybody may bump
 //! ```
 //!
 //! Where this differs from the plan that the house was started from:
@@ -41,6 +43,7 @@ pub mod backend;
 pub mod config;
 pub mod demo;
 pub mod limits;
+pub mod metrics;
 pub mod policy;
 pub mod proxy_protocol;
 pub mod scan;
