@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use governor::clock::DefaultClock;
 use ipnet::IpNet;
 
+use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
 use crate::settings::{LogAddresses, Networks, Size, Value, section};
 use bans::Bans;
@@ -343,6 +344,7 @@ impl Limits {
         }
         let network = self.widths.client(client);
         if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
+            metrics::get().bans.of([reason.name()]).inc();
             let length = humantime::format_duration(Duration::from_secs(length.as_secs()));
             tracing::warn!(
                 client = %self.log_addresses.ip(client),
