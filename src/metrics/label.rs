@@ -211,6 +211,8 @@ labels! {
         RefusedByBackend = "refused by the backend",
         /// Portcullis refused it.
         Refused = "refused",
+        /// It could not be kept for the scanners.
+        NoRoom = "no room",
         /// The backend broke off.
         BackendLost = "backend lost",
         /// The client was too slow.
