@@ -12,12 +12,14 @@ mod clamd;
 mod client;
 mod command;
 mod daemon;
+pub mod http;
 mod letters;
 mod milters;
 mod portcullis;
 mod ports;
 mod postfix;
 mod redis;
+mod prometheus;
 mod scripted;
 mod spamd;
 
@@ -32,6 +34,7 @@ pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
 pub use redis::Redis;
+pub use prometheus::Prometheus;
 pub use scripted::{Act, Scripted};
 pub use spamd::{Spamd, gtube};
 
