@@ -300,6 +300,12 @@ impl Limits {
         }
     }
 
+    /// Where limits are shared and how that goes; `None` where they are not.
+    pub fn sharing(&self) -> Option<(String, shared::Health)> {
+        let shared = self.shared.as_ref()?;
+        Some((shared.url().to_string(), shared.health()))
+    }
+
     /// Forgets bans that are long over and stays in touch with Redis, for ever.
     pub async fn keep_order(self: Arc<Self>) {
         let sweep = async {
