@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
-    Act, Authority, Finished, Options, Portcullis, Postfix, Prometheus, Scripted, Smtp,
+    Act, Authority, Finished, Options, Portcullis, Postfix, Prometheus, Redis, Scripted, Smtp,
     free_address, http, letter, run, wait_for,
 };
 
@@ -421,6 +421,35 @@ fn limits_and_bans_are_counted_one_by_one() {
     }
     let entries = r#"portcullis_limiter_entries{table="buckets"}"#;
     assert!(portcullis.metric(entries) > 0.0, "{}", portcullis.metrics());
+}
+
+#[test]
+fn redis_is_up_until_it_is_gone_and_every_question_is_counted() {
+    let backend = Scripted::start(&[]);
+    let mut redis = Redis::start();
+    let url = redis.url();
+    let settings = [("LIMIT_EXEMPT", "127.0.0.1/32"), ("REDIS", url.as_str())];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let up = format!("portcullis_redis_up{{server=\"{url}\"}}");
+    assert_metric(&portcullis, &up, 1.0);
+    // On a busy machine an answer may be late.
+    let questions = |results: [&str; 2]| {
+        let series = results.map(|result| {
+            let name = "portcullis_redis_questions_total";
+            portcullis.metric(&format!("{name}{{result=\"{result}\"}}"))
+        });
+        series.iter().sum::<f64>()
+    };
+    let visit = || {
+        Smtp::connect_from(Ipv4Addr::new(127, 5, 5, 5), portcullis.mx).expect("220");
+    };
+    visit();
+    assert_eq!(questions(["answered", "late"]), 1.0);
+
+    redis.daemon.kill();
+    assert_metric(&portcullis, &up, 0.0);
+    visit();
+    assert_eq!(questions(["failed", "skipped"]), 1.0);
 }
 
 #[test]

@@ -274,8 +274,7 @@ fn report_certificates(loaded: &Loaded, hostname: &str) {
     }
 }
 
-/// Counts what stands in the tables of the limits when somebody asks, for it is
-/// a look at all of them.
+/// Looks at the limits whenever somebody asks: it is a look at all their tables.
 fn count_limits(limits: &Arc<Limits>) {
     let limits = Arc::clone(limits);
     metrics::get().on_scrape(move |metrics| {
@@ -287,6 +286,10 @@ fn count_limits(limits: &Arc<Limits>) {
         let overflows = metrics.limiter_overflows.inner();
         overflows.store(census.crowded, Ordering::Relaxed);
         metrics.bans_active.set(gauge(limits.bans().len()));
+        if let Some((redis, health)) = limits.sharing() {
+            let up = metrics.redis_up.named(&redis);
+            up.of(()).set(i64::from(health.available));
+        }
     });
 }
 

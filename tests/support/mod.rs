@@ -18,8 +18,8 @@ mod milters;
 mod portcullis;
 mod ports;
 mod postfix;
-mod redis;
 mod prometheus;
+mod redis;
 mod scripted;
 mod spamd;
 
@@ -33,8 +33,8 @@ pub use milters::{Opendkim, Pymilter};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
-pub use redis::Redis;
 pub use prometheus::Prometheus;
+pub use redis::Redis;
 pub use scripted::{Act, Scripted};
 pub use spamd::{Spamd, gtube};
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Running, free_address, http, wait_for};
+use super::{Daemon, free_address, http, wait_for};
 
 pub struct Prometheus {
     address: SocketAddr,
-    _process: Running,
-    _folder: tempfile::TempDir,
+    _daemon: Daemon,
 }
 
 impl Prometheus {
@@ -33,8 +32,7 @@ impl Prometheus {
             .arg("--log.level=error");
         Self {
             address,
-            _process: Running::start(&mut command, b""),
-            _folder: folder,
+            _daemon: Daemon::start(command, folder, address),
         }
     }
 
@@ -44,7 +42,7 @@ impl Prometheus {
         let mut answer = String::new();
         let found = wait_for(Duration::from_secs(30), || {
             std::thread::sleep(Duration::from_millis(200));
-            answer = self.query(query)?;
+            answer = self.query(query);
             let parsed: Value = serde_json::from_str(&answer).ok()?;
             let series = parsed.pointer("/data/result")?.as_array()?;
             let [only] = series.as_slice() else {
@@ -55,10 +53,9 @@ impl Prometheus {
         assert!(found.is_some(), "{query} is not {value}: {answer}");
     }
 
-    fn query(&self, query: &str) -> Option<String> {
-        std::net::TcpStream::connect(self.address).ok()?;
+    fn query(&self, query: &str) -> String {
         let encode = |octet: u8| format!("%{octet:02X}");
         let query: String = query.bytes().map(encode).collect();
-        Some(http::get(self.address, &format!("/api/v1/query?query={query}")).1)
+        http::get(self.address, &format!("/api/v1/query?query={query}")).1
     }
 }
