@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use support::{
-    Act, Authority, Finished, Options, Portcullis, Postfix, Prometheus, Redis, Scripted, Smtp,
-    free_address, http, letter, run, wait_for,
+    Act, Authority, Clamd, Finished, Options, Portcullis, Postfix, Prometheus, Redis, Scripted,
+    Smtp, eicar, free_address, http, letter, run, wait_for,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -459,6 +459,44 @@ fn redis_is_up_until_it_is_gone_and_every_question_is_counted() {
     assert_metric(&portcullis, &up, 0.0);
     visit();
     assert_eq!(questions(["failed", "skipped"]), 1.0);
+}
+
+#[test]
+fn what_scanners_say_and_whether_they_are_asked_is_counted() {
+    let backend = Scripted::start(&[]);
+    let mut clamd = Clamd::start("");
+    let address = clamd.address.to_string();
+    let portcullis = Portcullis::guarding(backend.address, &[("CLAMAV", &address)]);
+    ready_with(&portcullis, 200);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let mut reply_to =
+        |message: &str| client.deliver("ann@sender.test", "bob@example.org", message.as_bytes());
+    let infected = format!("{}{}\r\n", letter("malware"), eicar());
+    assert!(reply_to(&infected).starts_with("554"));
+    assert!(reply_to(&letter("clean")).starts_with("250"));
+    let scans =
+        |result| format!("portcullis_scans_total{{scanner=\"clamav\",result=\"{result}\"}}");
+    let up = r#"portcullis_scanner_up{scanner="clamav"}"#;
+    for (series, value) in [
+        (scans("infected").as_str(), 1.0),
+        (scans("clean").as_str(), 1.0),
+        (r#"portcullis_scan_seconds_count{scanner="clamav"}"#, 2.0),
+        (r#"portcullis_messages_total{outcome="refused"}"#, 1.0),
+        (r#"portcullis_messages_total{outcome="delivered"}"#, 1.0),
+        (r#"portcullis_commands_total{verb="DATA",class="3xx"}"#, 2.0),
+        (r#"portcullis_commands_total{verb="DATA",class="5xx"}"#, 1.0),
+        (up, 1.0),
+    ] {
+        assert_metric(&portcullis, series, value);
+    }
+
+    clamd.daemon.kill();
+    // The breaker opens at the third failure.
+    for _ in 0..4 {
+        assert!(reply_to(&letter("unjudged")).starts_with("451"));
+    }
+    assert_metric(&portcullis, &scans("failed"), 4.0);
+    assert_metric(&portcullis, up, 0.0);
 }
 
 #[test]
