@@ -7,7 +7,7 @@
 //! main            start, exit code
 //! demo            an example backend and the proxy before it
 //! config          puts the rooms' Settings together, checks them, explains them
-//! server          the process: listen, accept, drain
+//! server          the process: listen, accept, drain, admin
 //! session         one client connection
 //! ----------------------------------------------- outside services (siblings)
 //! backend         the guarded server              limits   how much, how often, who is banned
@@ -19,6 +19,8 @@
 //! policy          stage + facts -> verdict
 //! smtp            the wire language
 //! settings        how a setting is declared, read and documented
+//! -----------------------------------------------
+//! metrics         counters anybody may bump
 //! ```
 //!
 //! Where this differs from the plan that the house was started from:
@@ -41,6 +43,7 @@ pub mod backend;
 pub mod config;
 pub mod demo;
 pub mod limits;
+pub mod metrics;
 pub mod policy;
 pub mod proxy_protocol;
 pub mod scan;

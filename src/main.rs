@@ -7,7 +7,7 @@ use std::process;
 use portcullis::config::command_line::{self, Command, CommandLine};
 use portcullis::config::{self, Config};
 use portcullis::demo;
-use portcullis::server::{self, ServeError, log};
+use portcullis::server::{self, ServeError, admin, log};
 
 /// How the process ends (the numbers are those of `sysexits.h`).
 #[derive(Clone, Copy)]
@@ -40,6 +40,10 @@ fn run() -> ExitCode {
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("portcullis ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Demo => demo(flags),
+        Command::Healthcheck => match load(flags) {
+            Ok(config) => healthcheck(&config),
+            Err(code) => code,
+        },
         Command::Serve => match load(flags) {
             Ok(config) => serve(config),
             Err(code) => code,
@@ -79,6 +83,26 @@ fn demo(flags: Vec<(String, String)>) -> ExitCode {
         }
         Err(code) => code,
     }
+}
+
+/// Asks the process that serves with these settings how it is.
+fn healthcheck(config: &Config) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let asked = match runtime {
+        Ok(runtime) => runtime.block_on(admin::ask(&config.server.admin)),
+        Err(error) => return failed(&error),
+    };
+    match asked {
+        Ok(()) => print("ready\n"),
+        Err(not_ready) => failed(&not_ready),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    complain(&format!("{error}\n"));
+    ExitCode::Failed
 }
 
 fn load(flags: impl IntoIterator<Item = (String, String)>) -> Result<Config, ExitCode> {

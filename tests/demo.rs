@@ -29,7 +29,7 @@ impl Demo {
         let file = |name| File::create(folder.path().join(name)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.arg("demo").env_clear();
-        for name in ["LISTEN", "LISTEN_TLS", "LISTEN_SUBMISSION"] {
+        for name in ["LISTEN", "LISTEN_TLS", "LISTEN_SUBMISSION", "ADMIN"] {
             command.env(format!("PORTCULLIS_{name}"), free_address().to_string());
         }
         let child = command

@@ -14,14 +14,16 @@ pub use introduce::{Client, ClientInfo, Dialect, Introduction};
 pub use open::OpenError;
 pub use probe::Probed;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::time::timeout;
 
+use crate::metrics::{self, Attempt, Gauge, Table};
 use crate::settings::List;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
@@ -67,6 +69,44 @@ struct Server {
     probed: ArcSwapOption<Probed>,
     /// Whether it could be used when last tried.
     up: AtomicBool,
+    /// When it could be used last.
+    greeted: ArcSwapOption<Instant>,
+    /// `up`, for whoever watches.
+    shown: Table<(), Gauge>,
+}
+
+impl Server {
+    fn came_up(&self) {
+        self.up.store(true, Ordering::Relaxed);
+        self.greeted.store(Some(Arc::new(Instant::now())));
+        self.shown.of(()).set(1);
+    }
+
+    fn went_down(&self) {
+        self.up.store(false, Ordering::Relaxed);
+        self.shown.of(()).set(0);
+    }
+}
+
+/// What is known of a server's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// It greeted lately, and could be used when last tried.
+    Up,
+    /// It could not be used when last tried.
+    Down,
+    /// It has not greeted lately, and has not failed either: not yet, or it hangs.
+    Silent,
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "is up",
+            Self::Down => "is down",
+            Self::Silent => "has not greeted lately",
+        })
+    }
 }
 
 impl Backend {
@@ -83,6 +123,8 @@ impl Backend {
                 address: address.clone(),
                 probed: ArcSwapOption::empty(),
                 up: AtomicBool::new(true),
+                greeted: ArcSwapOption::empty(),
+                shown: metrics::get().backend_up.named(&address.to_string()),
             })
             .collect();
         Ok(Self {
@@ -103,6 +145,30 @@ impl Backend {
             .filter_map(|server| server.probed.load_full());
         let first = known.next()?.keywords.clone();
         Some(known.fold(first, |all, probed| all.intersection(&probed.keywords)))
+    }
+
+    /// The servers by address, and how they are. Asks nobody.
+    pub fn health(&self) -> Vec<(String, ServerState)> {
+        // A probe may be missed once, and the next may take its time.
+        let lately = self
+            .settings
+            .backend_probe_interval
+            .saturating_mul(2)
+            .saturating_add(self.settings.timeout_backend_connect);
+        let state = |server: &Server| {
+            let greeted = server.greeted.load();
+            if !server.up.load(Ordering::Relaxed) {
+                ServerState::Down
+            } else if greeted.as_ref().is_some_and(|at| at.elapsed() <= lately) {
+                ServerState::Up
+            } else {
+                ServerState::Silent
+            }
+        };
+        let servers = self.servers.iter();
+        servers
+            .map(|server| (server.address.to_string(), state(server)))
+            .collect()
     }
 
     /// Recipients that one message may have at the backend: one for LMTP,
@@ -129,14 +195,17 @@ impl Backend {
                 self.settings.timeout_backend_reply,
                 self.open_server(server, client),
             );
-            match opened.await.unwrap_or(Err(OpenError::TimedOut)) {
+            let began = Instant::now();
+            let opened = opened.await.unwrap_or(Err(OpenError::TimedOut));
+            observe(&opened, began);
+            match opened {
                 Ok(conversation) => {
-                    server.up.store(true, Ordering::Relaxed);
+                    server.came_up();
                     return Ok(conversation);
                 }
                 Err(refused @ OpenError::Refused(_)) => return Err(refused),
                 Err(other) => {
-                    server.up.store(false, Ordering::Relaxed);
+                    server.went_down();
                     tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
                     error = other;
                 }
@@ -188,6 +257,16 @@ impl Backend {
             self.probe().await;
         }
     }
+}
+
+fn observe(opened: &Result<Conversation, OpenError>, began: Instant) {
+    let attempt = match opened {
+        Ok(_) => Attempt::Succeeded,
+        Err(OpenError::TimedOut) => Attempt::Abandoned,
+        Err(_) => Attempt::Failed,
+    };
+    let seconds = metrics::get().backend_connect_seconds.of(attempt);
+    seconds.observe(began.elapsed());
 }
 
 /// A server that is down is looked at this often.

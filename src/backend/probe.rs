@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::timeout;
 
@@ -73,14 +72,14 @@ impl Backend {
         let looked = timeout(self.settings.timeout_backend_reply, self.look_at(server));
         match looked.await.unwrap_or(Err(OpenError::TimedOut)) {
             Ok(probed) => {
-                server.up.store(true, Ordering::Relaxed);
+                server.came_up();
                 if before.is_none_or(|before| before.summary() != probed.summary()) {
                     report(server, &probed);
                 }
                 server.probed.store(Some(Arc::new(probed)));
             }
             Err(error) => {
-                server.up.store(false, Ordering::Relaxed);
+                server.went_down();
                 // What it offered is kept: it is likely to offer the same when it is back.
                 tracing::warn!(backend = %server.address, %error, "backend does not answer its probe");
             }

@@ -17,6 +17,8 @@ pub enum Command {
     Serve,
     /// Guard a built-in example backend, and show what arrives.
     Demo,
+    /// Ask the process that runs with these settings whether it is ready.
+    Healthcheck,
     /// Explain the command line.
     Help,
     /// Print name and version.
@@ -113,6 +115,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, M
 fn command_named(word: &str) -> Option<Command> {
     match word {
         "demo" => Some(Command::Demo),
+        "healthcheck" => Some(Command::Healthcheck),
         "--help" | "-h" => Some(Command::Help),
         "--version" | "-V" => Some(Command::Version),
         _ => None,

@@ -62,6 +62,8 @@ Usage: portcullis [COMMAND] [--SETTING VALUE | --SETTING=VALUE]...
 Commands:
   none             guard the mail server
   demo             guard a built-in example server and show what arrives
+  healthcheck      ask the process that runs with these settings whether it is
+                   ready; exit code 0 if so, else 1 and why
   -h, --help       this text
   -V, --version    name and version
 

@@ -33,14 +33,21 @@ pub enum BanReason {
     Elsewhere,
 }
 
-impl fmt::Display for BanReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl BanReason {
+    /// The short name, for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::AuthFailures => "auth-failures",
             Self::Flood => "flood",
             Self::Offences => "offences",
             Self::Elsewhere => "elsewhere",
-        })
+        }
+    }
+}
+
+impl fmt::Display for BanReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use governor::clock::DefaultClock;
 use ipnet::IpNet;
 
+use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
 use crate::settings::{LogAddresses, Networks, Size, Value, section};
 use bans::Bans;
@@ -321,6 +322,12 @@ impl Limits {
         }
     }
 
+    /// Where limits are shared and how that goes; `None` where they are not.
+    pub fn sharing(&self) -> Option<(String, shared::Health)> {
+        let shared = self.shared.as_ref()?;
+        Some((shared.url().to_string(), shared.health()))
+    }
+
     /// Forgets bans that are long over and stays in touch with Redis, for ever.
     pub async fn keep_order(self: Arc<Self>) {
         let sweep = async {
@@ -369,6 +376,7 @@ impl Limits {
             return;
         }
         if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
+            metrics::get().bans.of([reason.name()]).inc();
             let length = humantime::format_duration(Duration::from_secs(length.as_secs()));
             tracing::warn!(
                 client = %self.log_addresses.ip(client),

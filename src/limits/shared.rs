@@ -48,6 +48,8 @@ use places::{Place, Places};
 use question::millis;
 pub use question::{Charge, Count, Ruling};
 use taken::Taken;
+
+use crate::metrics::{self, Question};
 pub use url::{RedisUrl, Sharing};
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared/admit.lua")));
@@ -225,6 +227,11 @@ impl Shared {
         self.ask(&invocation, read).await
     }
 
+    /// Where it is shared; shown without a password.
+    pub fn url(&self) -> &RedisUrl {
+        &self.url
+    }
+
     /// How the sharing goes.
     pub fn health(&self) -> Health {
         Health {
@@ -275,6 +282,7 @@ impl Shared {
         let connection = self.connection.load_full();
         let Some(connection) = connection.filter(|_| self.breaker.lets_through()) else {
             self.skipped.fetch_add(1, Ordering::Relaxed);
+            tally(Question::Skipped);
             return None;
         };
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -284,6 +292,7 @@ impl Shared {
             Ok(Ok(answer)) => match read(&answer) {
                 Some(answer) => {
                     self.breaker.succeeded();
+                    tally(Question::Answered);
                     return Some(answer);
                 }
                 None => Trouble::Nonsense(answer),
@@ -291,11 +300,12 @@ impl Shared {
             Ok(Err(error)) => Trouble::Redis(error),
             Err(_) => Trouble::Late(self.timing.deadline),
         };
-        let counter = match trouble {
-            Trouble::Late(_) => &self.late,
-            Trouble::Redis(_) | Trouble::Nonsense(_) => &self.failed,
+        let (counter, question) = match trouble {
+            Trouble::Late(_) => (&self.late, Question::Late),
+            Trouble::Redis(_) | Trouble::Nonsense(_) => (&self.failed, Question::Failed),
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        tally(question);
         let broken = matches!(&trouble, Trouble::Redis(error) if error.is_unrecoverable_error());
         self.trouble.store(Some(Arc::new(trouble)));
         if self.breaker.failed() == Change::Opened || broken {
@@ -317,6 +327,10 @@ impl Shared {
     fn count_life(&self) -> Duration {
         self.timing.lease.saturating_mul(COUNT_LEASES)
     }
+}
+
+fn tally(question: Question) {
+    metrics::get().redis_questions.of(question).inc();
 }
 
 fn count_key(key: &str) -> String {

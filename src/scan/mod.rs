@@ -21,6 +21,7 @@ mod rspamd;
 mod service;
 mod settings;
 mod spamassassin;
+mod tally;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ScanError;
 use super::breaker::Breaker;
+use super::tally::Tally;
 use crate::policy::content::{Opinion, Scanner, Word};
 
 /// A scanner that may be asked.
@@ -21,6 +22,7 @@ pub(super) struct Service<C> {
     scanner: Scanner,
     places: Semaphore,
     breaker: Breaker,
+    tally: Tally,
 }
 
 impl<C> Service<C> {
@@ -30,12 +32,29 @@ impl<C> Service<C> {
             scanner,
             places: Semaphore::new(concurrency),
             breaker: Breaker::new(scanner.to_string()),
+            tally: Tally::new(&scanner.to_string()),
         }
     }
 
     /// The scanner's opinions of message `id`, for which `scan` asks `client`.
     /// Never fails: that there is no answer is an opinion, too.
     pub(super) async fn ask(
+        &self,
+        id: &str,
+        deadline: Instant,
+        scan: impl Future<Output = Result<Vec<Opinion>, ScanError>>,
+    ) -> Vec<Opinion> {
+        let opinions = self.answer(id, deadline, scan).await;
+        self.tally.said(&opinions);
+        if self.breaker.is_open() {
+            self.tally.out_of_service();
+        } else {
+            self.tally.in_service();
+        }
+        opinions
+    }
+
+    async fn answer(
         &self,
         id: &str,
         deadline: Instant,
@@ -52,7 +71,10 @@ impl<C> Service<C> {
         let Some(attempt) = self.breaker.admit() else {
             return failed("out of service");
         };
-        let how = match timeout_at(deadline, contained(scan)).await {
+        let began = Instant::now();
+        let scanned = timeout_at(deadline, contained(scan)).await;
+        self.tally.asked(began.elapsed());
+        let how = match scanned {
             Ok(Some(Ok(mut opinions))) => {
                 match opinions.iter().find_map(failure) {
                     None => attempt.succeeded(),

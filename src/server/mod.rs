@@ -1,24 +1,27 @@
-//! The process: listen, accept, drain.
+//! The process: listen, accept, drain, and tell how it is.
 //!
 //! It starts the rooms below and keeps them going. It never reads a client's
 //! octets itself.
 
 mod accept;
+pub mod admin;
+mod health;
 pub mod listen;
 pub mod log;
 mod nofile;
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::limits::{Limits, Places};
+use crate::metrics;
 use crate::scan::Scanners;
 use crate::session::{Court, DoorLog, Listener, Service};
 use crate::settings::List;
@@ -27,6 +30,8 @@ use crate::spool::{Spool, SpoolError};
 use crate::tls::{Loaded, ServerTls, TlsError};
 use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::Doors;
+use admin::Admin;
+use health::Health;
 use listen::ListenAddress;
 
 crate::settings::section! {
@@ -40,6 +45,8 @@ crate::settings::section! {
         listen_tls: List<ListenAddress> = "[::]:4650", example "off";
         /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
         listen_submission: List<ListenAddress> = "[::]:5870", example "off";
+        /// Where health and metrics are told over HTTP (`/livez`, `/readyz`, `/metrics`), without any password: keep it off the Internet; `off` for none.
+        admin: List<ListenAddress> = "127.0.0.1:9090", example "0.0.0.0:9090";
         /// How long running transactions may take after TERM.
         drain: Duration = "30s", example "2min";
     }
@@ -135,6 +142,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     report_certificates(&loaded, hostname.as_str());
 
     let doors = Doors::open(&rooms.server)?;
+    let admin = Admin::bind(&rooms.server.admin)?;
     let backend = Backend::new(rooms.backend, hostname.clone())
         .map_err(|error| ServeError::Tls(vec![error]))?;
     let backend = Arc::new(backend);
@@ -145,7 +153,12 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         rooms.policy.mode,
         rooms.log.log_addresses,
     );
+    let limits = Arc::new(limits);
+    count_limits(&limits);
     let places = nofile::places(rooms.limits.sessions_max);
+    metrics::get()
+        .sessions_max
+        .set(i64::try_from(places).unwrap_or(i64::MAX));
     if rooms.policy.mode == policy::Mode::Monitor {
         tracing::warn!(
             "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
@@ -161,6 +174,8 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     } else {
         None
     };
+    let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
+    admin.serve(&health);
     let service = Arc::new(Service {
         settings: rooms.session,
         policy: rooms.policy,
@@ -169,7 +184,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         hostname: hostname.as_str().to_owned(),
         tls,
         backend: Arc::clone(&backend),
-        limits: Arc::new(limits),
+        limits,
         places: Places::new(places),
         door_log: DoorLog::new(),
         court,
@@ -188,6 +203,9 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     let mut chores = vec![probing];
     chores.push(tokio::spawn(Arc::clone(&service.limits).keep_order()));
     chores.push(tokio::spawn(Arc::clone(&service.places).keep_order()));
+    // Before the first of them is answered, so that a client who was greeted
+    // never finds the contrary.
+    health.serving(told(&rooms.server));
     let listeners = doors.serve(&service, &sessions);
     tracing::info!(hostname = %service.hostname, version = env!("CARGO_PKG_VERSION"), "portcullis is up");
 
@@ -197,6 +215,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         () = &mut stops => "end",
     };
     tracing::info!(why, sessions = sessions.len(), drain = ?rooms.server.drain, "stopping: no new clients");
+    health.draining();
     for listener in listeners {
         listener.abort();
     }
@@ -233,6 +252,14 @@ fn hostname(set: Option<&Hostname>) -> HeloName {
 }
 
 fn report_certificates(loaded: &Loaded, hostname: &str) {
+    let ends = &metrics::get().certificate_expiry_timestamp_seconds;
+    ends.clear();
+    for certificate in loaded.certificates() {
+        let not_after = certificate.not_after.duration_since(UNIX_EPOCH);
+        let seconds = not_after.unwrap_or_default().as_secs();
+        let end = ends.named(&certificate.label());
+        end.of(()).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
     match loaded {
         Loaded::SelfSigned(_) => tracing::warn!(
             hostname,
@@ -240,15 +267,38 @@ fn report_certificates(loaded: &Loaded, hostname: &str) {
         ),
         Loaded::FromFiles(certificates) => {
             for certificate in certificates {
-                let file = certificate
-                    .file
-                    .as_deref()
-                    .unwrap_or_else(|| Path::new("-"));
                 let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
-                tracing::info!(file = %file.display(), names = certificate.names.join(" "), %not_after, "certificate");
+                tracing::info!(file = certificate.label(), names = certificate.names.join(" "), %not_after, "certificate");
             }
         }
     }
+}
+
+/// Looks at the limits whenever somebody asks: it is a look at all their tables.
+fn count_limits(limits: &Arc<Limits>) {
+    let limits = Arc::clone(limits);
+    metrics::get().on_scrape(move |metrics| {
+        let census = limits.census();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let entries = &metrics.limiter_entries;
+        entries.of(["buckets"]).set(gauge(census.buckets));
+        entries.of(["networks"]).set(gauge(census.networks));
+        let overflows = metrics.limiter_overflows.inner();
+        overflows.store(census.crowded, Ordering::Relaxed);
+        metrics.bans_active.set(gauge(limits.bans().len()));
+        if let Some((redis, health)) = limits.sharing() {
+            let up = metrics.redis_up.named(&redis);
+            up.of(()).set(i64::from(health.available));
+        }
+    });
+}
+
+/// Where clients are accepted, for people.
+fn told(settings: &Settings) -> String {
+    addresses(settings)
+        .map(|(kind, address)| format!("{kind} on {address}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The kinds of listeners with their addresses.

@@ -19,6 +19,7 @@ use crate::smtp::reply::Reply;
 
 impl Session<'_> {
     pub(super) async fn spool_body(&mut self, reply: &Reply) -> Event {
+        self.journal.replied(reply);
         let said = async {
             self.client.say(reply).await?;
             self.client.flush().await

@@ -17,6 +17,7 @@ use crate::smtp::reply::Reply;
 
 impl Session<'_> {
     pub(super) async fn challenge(&mut self, reply: &Reply) -> Event {
+        self.journal.replied(reply);
         if let Err(error) = self.client.say(reply).await {
             return trouble(&error);
         }
@@ -41,6 +42,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn upgrade(&mut self, reply: &Reply) -> Event {
+        self.journal.replied(reply);
         // RFC 3207 4.2: the backend must not remember the client either.
         if let Some(conversation) = self.backend.take() {
             tokio::spawn(conversation.quit());
@@ -147,6 +149,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn relay_body(&mut self, reply: &Reply) -> Event {
+        self.journal.replied(reply);
         let said = async {
             self.client.say(reply).await?;
             self.client.flush().await

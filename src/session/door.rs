@@ -18,6 +18,7 @@ use super::journal::Journal;
 use super::refusal::Refusal;
 use super::{Listener, Service};
 use crate::limits::{Permit, Place};
+use crate::metrics::{self, Admission};
 use crate::policy::{Finding, Mode};
 
 /// A client that has been let in, with its place.
@@ -111,6 +112,11 @@ pub(super) fn turn_away(
     refusal: Refusal,
 ) {
     let socket = SockRef::from(&stream);
+    journal.came(match refusal {
+        Refusal::Policy(Finding::Banned { .. }) => Admission::Banned,
+        Refusal::Policy(_) => Admission::RefusedLimit,
+        _ => Admission::Busy,
+    });
     if matches!(refusal, Refusal::Policy(Finding::Banned { .. })) {
         // Closing resets, and nothing waits in the kernel for the last acknowledgement.
         let _ = socket.set_linger(Some(Duration::ZERO));
@@ -122,12 +128,17 @@ pub(super) fn turn_away(
     }
     if service.door_log.may_write() {
         journal.refused(&refusal, None, None);
+    } else {
+        journal.refused_silently(&refusal, metrics::Mode::Enforced);
     }
 }
 
 fn would_turn_away(service: &Service, mut journal: Journal, finding: Finding) {
+    let refusal = Refusal::Policy(finding);
     if service.door_log.may_write() {
-        journal.would_refuse(&Refusal::Policy(finding), None, None);
+        journal.would_refuse(&refusal, None, None);
+    } else {
+        journal.refused_silently(&refusal, metrics::Mode::Would);
     }
 }
 

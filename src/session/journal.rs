@@ -11,6 +11,7 @@ use super::Listener;
 use super::id::SessionId;
 use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved, Spooled};
 use super::refusal::Refusal;
+use crate::metrics::{self, Admission, Outcome, Presence};
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Judgement, Opinion};
 use crate::settings::LogAddresses;
@@ -35,6 +36,10 @@ pub(super) struct Journal {
     user: Option<String>,
     /// What the answer to come is about.
     subject: &'static str,
+    /// The verb that has had no final reply yet.
+    unanswered: Option<&'static str>,
+    /// When the MAIL command of the current message came.
+    mail: Option<Instant>,
     commands: u64,
     messages: u64,
     refusals: u64,
@@ -58,6 +63,8 @@ impl Journal {
             hello: None,
             user: None,
             subject: "connect",
+            unanswered: None,
+            mail: None,
             commands: 0,
             messages: 0,
             refusals: 0,
@@ -67,6 +74,19 @@ impl Journal {
 
     pub(super) fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// The client is let in: a session begins, and ends with what is returned.
+    #[must_use = "dropped at once, the session would be over"]
+    pub(super) fn admitted(&self) -> Presence {
+        self.came(Admission::Accepted);
+        metrics::get().enter(self.listener.into())
+    }
+
+    /// Counts what became of the connection.
+    pub(super) fn came(&self, admission: Admission) {
+        let connections = &metrics::get().connections;
+        connections.of((self.listener.into(), admission)).inc();
     }
 
     pub(super) fn client_is(&mut self, client: SocketAddr) {
@@ -85,7 +105,20 @@ impl Journal {
     /// A command came, or something in its place.
     pub(super) fn command(&mut self, verb: Option<Verb>) {
         self.commands = self.commands.saturating_add(1);
-        self.subject = verb.map_or("line", name);
+        self.subject = verb.map_or("line", Verb::as_str);
+        self.unanswered = Some(self.subject);
+        if verb == Some(Verb::Mail) {
+            self.mail = Some(Instant::now());
+        }
+    }
+
+    /// Counts a reply to the command. After a 3xx another is to come.
+    pub(super) fn replied(&mut self, reply: &Reply) {
+        let Some(verb) = self.unanswered else { return };
+        metrics::get().replied(verb, reply.code());
+        if !matches!(reply.code(), 300..=399) {
+            self.unanswered = None;
+        }
     }
 
     pub(super) fn knows(&mut self, hello: Option<&Hello>, identity: Option<&Identity>) {
@@ -98,13 +131,17 @@ impl Journal {
         }
     }
 
-    /// Logs a refusal, ours or the backend's.
+    /// Counts an answer, and logs a refusal, ours or the backend's.
     pub(super) fn answered(
         &mut self,
         answer: &Answer,
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
     ) {
+        match answer {
+            Answer::Own(reply) | Answer::Backend(reply) => self.replied(reply),
+            Answer::Refused(refusal) => self.replied(&refusal.reply()),
+        }
         let (reason, reply) = match answer {
             Answer::Own(_) => return,
             Answer::Backend(reply) if !matches!(reply.code(), 400..) => return,
@@ -138,18 +175,24 @@ impl Journal {
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, Some("refuse"));
     }
 
+    /// Counts a refusal that is not worth a line.
+    pub(super) fn refused_silently(&self, refusal: &Refusal, mode: metrics::Mode) {
+        metrics::get().refused(self.subject, refusal.name(), mode);
+    }
+
     fn line_of_refusal(
         &self,
-        reason: &str,
+        reason: &'static str,
         reply: &str,
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
         would: Option<&str>,
     ) {
-        let what = match would {
-            None => "refused",
-            Some(_) => "let pass",
+        let (what, mode) = match would {
+            None => ("refused", metrics::Mode::Enforced),
+            Some(_) => ("let pass", metrics::Mode::Would),
         };
+        metrics::get().refused(self.subject, reason, mode);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -177,13 +220,13 @@ impl Journal {
         let outcome = match moved {
             Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
                 self.messages = self.messages.saturating_add(1);
-                "delivered"
+                Outcome::Delivered
             }
-            Moved::Answered(_) | Moved::Interrupted(_) => "refused by the backend",
-            Moved::Offence(_) | Moved::TooLarge | Moved::Endless => "refused",
-            Moved::Lost => "backend lost",
-            Moved::TooSlow => "client too slow",
-            Moved::Gone => "client gone",
+            Moved::Answered(_) | Moved::Interrupted(_) => Outcome::RefusedByBackend,
+            Moved::Offence(_) | Moved::TooLarge | Moved::Endless => Outcome::Refused,
+            Moved::Lost => Outcome::BackendLost,
+            Moved::TooSlow => Outcome::ClientTooSlow,
+            Moved::Gone => Outcome::ClientGone,
         };
         let reply = match moved {
             Moved::Answered(reply) | Moved::Interrupted(reply) => Some(self.words(reply)),
@@ -202,8 +245,9 @@ impl Journal {
         octets: u64,
         began: Instant,
         reply: Option<String>,
-        outcome: &str,
+        outcome: Outcome,
     ) {
+        self.count(outcome, octets, began);
         let shown = envelope
             .recipients
             .iter()
@@ -222,7 +266,7 @@ impl Journal {
             octets,
             reply,
             milliseconds = milliseconds(began),
-            outcome,
+            outcome = outcome.name(),
             "message"
         );
     }
@@ -264,7 +308,7 @@ impl Journal {
         refusal: &Refusal,
     ) {
         let reply = Some(one_line(&refusal.reply()));
-        self.line_of_message(envelope, octets, began, reply, "refused");
+        self.line_of_message(envelope, octets, began, reply, Outcome::Refused);
     }
 
     /// Logs a message that could not be kept for the scanners.
@@ -277,18 +321,29 @@ impl Journal {
     ) {
         let (outcome, refusal) = match spooled {
             Spooled::Kept => return,
-            Spooled::Offence(offence) => ("refused", Some(Refusal::Body(offence))),
-            Spooled::TooLarge | Spooled::Endless => ("refused", Some(Refusal::TooLarge)),
-            Spooled::NoRoom => ("no room", Some(Refusal::NoRoom)),
-            Spooled::TooSlow => ("client too slow", Some(Refusal::TooSlow)),
-            Spooled::Gone => ("client gone", None),
+            Spooled::Offence(offence) => (Outcome::Refused, Some(Refusal::Body(offence))),
+            Spooled::TooLarge | Spooled::Endless => (Outcome::Refused, Some(Refusal::TooLarge)),
+            Spooled::NoRoom => (Outcome::NoRoom, Some(Refusal::NoRoom)),
+            Spooled::TooSlow => (Outcome::ClientTooSlow, Some(Refusal::TooSlow)),
+            Spooled::Gone => (Outcome::ClientGone, None),
         };
         let reply = refusal.map(|refusal| one_line(&refusal.reply()));
         self.line_of_message(envelope, octets, began, reply, outcome);
     }
 
+    fn count(&self, outcome: Outcome, octets: u64, began: Instant) {
+        let metrics = metrics::get();
+        metrics.messages.of(outcome).inc();
+        metrics.message_bytes.inc_by(octets);
+        metrics.data_seconds.observe(began.elapsed());
+        let mail = self.mail.unwrap_or(began);
+        let seconds = metrics.message_seconds.of(outcome);
+        seconds.observe(mail.elapsed());
+    }
+
     /// Logs that a client was closed before a session began.
-    pub(super) fn cut_off(&self, reason: &dyn std::fmt::Display) {
+    pub(super) fn cut_off(&self, admission: Admission, reason: &dyn std::fmt::Display) {
+        self.came(admission);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -309,9 +364,15 @@ impl Journal {
         };
         match ending {
             Ending::Said(answer) => self.answered(answer, None, None),
-            Ending::Cut(refusal) => self.answered(&Answer::Refused(refusal.clone()), None, None),
+            Ending::Cut(refusal) => {
+                // Without a word, so no reply to a command.
+                self.unanswered = None;
+                self.answered(&Answer::Refused(refusal.clone()), None, None);
+            }
             Ending::Gone => {}
         }
+        let seconds = metrics::get().session_seconds.of(self.listener.into());
+        seconds.observe(self.began.elapsed());
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -391,22 +452,12 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn name(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Helo => "HELO",
-        Verb::Ehlo => "EHLO",
-        Verb::StartTls => "STARTTLS",
-        Verb::Auth => "AUTH",
-        Verb::Mail => "MAIL",
-        Verb::Rcpt => "RCPT",
-        Verb::Data => "DATA",
-        Verb::Bdat => "BDAT",
-        Verb::Rset => "RSET",
-        Verb::Noop => "NOOP",
-        Verb::Vrfy => "VRFY",
-        Verb::Expn => "EXPN",
-        Verb::Etrn => "ETRN",
-        Verb::Help => "HELP",
-        Verb::Quit => "QUIT",
+impl From<Listener> for metrics::Listener {
+    fn from(listener: Listener) -> Self {
+        match listener {
+            Listener::Mx => Self::Mx,
+            Listener::Tls => Self::Tls,
+            Listener::Submission => Self::Submission,
+        }
     }
 }

@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::backend::{Backend, Conversation};
 use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
+use crate::metrics::Admission::{Busy, FailedHandshake};
 use crate::policy::content::Edits;
 use crate::policy::{self, Mode};
 use crate::scan::Scanners;
@@ -119,14 +120,15 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
     };
     match admitted {
         Some(Ok(Ok(admitted))) => {
+            let _presence = journal.admitted();
             let mut session = Session::new(&service, id, listener, admitted, place, journal);
             let ending = session.run().await;
             session.finish(ending).await;
         }
-        Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(&reason),
+        Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(FailedHandshake, &reason),
         Some(Ok(Err(NotAdmitted::TurnedAway))) => {}
-        Some(Err(_)) => journal.cut_off(&"no handshake in time"),
-        None => journal.cut_off(&"places run out"),
+        Some(Err(_)) => journal.cut_off(FailedHandshake, &"no handshake in time"),
+        None => journal.cut_off(Busy, &"places run out"),
     }
 }
 

@@ -12,6 +12,8 @@ use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::metrics::{self, Side};
+
 use super::certs::{self, Loaded};
 use super::{Settings, TlsDetails, TlsError, TlsMin, provider, unwrap_handshake};
 
@@ -98,9 +100,17 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.acceptor.accept(stream).await?;
+        let handshake = metrics::get().handshake(Side::Client);
+        let stream = match self.acceptor.accept(stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                handshake.failed();
+                return Err(error.into());
+            }
+        };
         let (_, connection) = stream.get_ref();
         let details = TlsDetails::of(connection, connection.server_name().map(str::to_owned));
+        handshake.succeeded(details.metric());
         Ok((stream, details))
     }
 }

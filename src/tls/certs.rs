@@ -44,6 +44,26 @@ pub struct LoadedCertificate {
     pub not_after: SystemTime,
 }
 
+impl Loaded {
+    /// All of them, the default first.
+    pub fn certificates(&self) -> &[LoadedCertificate] {
+        match self {
+            Self::FromFiles(certificates) => certificates,
+            Self::SelfSigned(certificate) => std::slice::from_ref(certificate),
+        }
+    }
+}
+
+impl LoadedCertificate {
+    /// What people and metrics call it: its file.
+    pub fn label(&self) -> String {
+        match &self.file {
+            Some(file) => file.display().to_string(),
+            None => "self-signed".to_owned(),
+        }
+    }
+}
+
 /// Loads what the settings name, or makes a self-signed certificate.
 pub(super) fn load(
     settings: &Settings,

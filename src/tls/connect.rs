@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::metrics::{self, Side};
 use crate::settings::{Value, choice};
 
 use super::verify::{Anyone, Issued, system_roots};
@@ -125,9 +126,17 @@ impl ClientTls {
             ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
             _ => None,
         };
-        let stream = self.connector.connect(server, stream).await?;
+        let handshake = metrics::get().handshake(Side::Backend);
+        let stream = match self.connector.connect(server, stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                handshake.failed();
+                return Err(error.into());
+            }
+        };
         let (_, connection) = stream.get_ref();
         let details = TlsDetails::of(connection, sni);
+        handshake.succeeded(details.metric());
         Ok((stream, details))
     }
 }

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
+use crate::metrics::TlsVersion;
 use crate::settings::{Value, choice};
 
 pub use accept::{HandshakeError, ServerStream, ServerTls};
@@ -85,6 +86,15 @@ impl TlsDetails {
             cipher: suite.map_or("unknown", iana_name),
             sni,
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+impl TlsDetails {
+    fn metric(&self) -> TlsVersion {
+        match self.version {
+            "TLSv1.3" => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
         }
     }
 }

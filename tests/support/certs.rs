@@ -44,7 +44,16 @@ impl Authority {
 
     /// A certificate for the host `name`.
     pub fn sign(&self, name: &str) -> Certificate {
+        self.sign_until(
+            name,
+            time::OffsetDateTime::now_utc() + time::Duration::days(90),
+        )
+    }
+
+    /// A certificate for the host `name` that expires.
+    pub fn sign_until(&self, name: &str, not_after: time::OffsetDateTime) -> Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = not_after;
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let signed = params.signed_by(&key, &self.issuer).unwrap();

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Finished, Postfix, Running, Smtp, free_address, wait_for};
+use super::{Finished, Postfix, Running, Smtp, free_address, http, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -24,6 +24,8 @@ pub struct Portcullis {
     /// The implicit TLS listener.
     pub tls: SocketAddr,
     pub submission: SocketAddr,
+    /// The admin server.
+    pub admin: SocketAddr,
     /// From the start of the process to its first greeting.
     pub greeted_after: Duration,
     child: Child,
@@ -38,10 +40,14 @@ impl Portcullis {
         let folder = tempfile::tempdir().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let (mx, tls, submission) = (free_address(), free_address(), free_address());
+        let set = settings.iter().find(|(name, _)| *name == "ADMIN");
+        let admin = set.and_then(|(_, address)| address.parse().ok());
+        let admin = admin.unwrap_or_else(free_address);
         let listeners = [
             ("LISTEN", mx.to_string()),
             ("LISTEN_TLS", tls.to_string()),
             ("LISTEN_SUBMISSION", submission.to_string()),
+            ("ADMIN", admin.to_string()),
         ];
         let unlimited = UNLIMITED.map(|(name, value)| (name, value.to_owned()));
         let mut command = command(settings);
@@ -62,6 +68,7 @@ impl Portcullis {
             mx,
             tls,
             submission,
+            admin,
             greeted_after: Duration::ZERO,
             child,
             folder,
@@ -109,6 +116,15 @@ impl Portcullis {
         Running::start(command.current_dir(folder.path()), b"").finish(Duration::from_secs(10))
     }
 
+    /// Runs `portcullis healthcheck` to its end.
+    #[track_caller]
+    pub fn healthcheck(settings: &[(&str, &str)]) -> Finished {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(settings);
+        command.arg("healthcheck").current_dir(folder.path());
+        Running::start(&mut command, b"").finish(Duration::from_secs(10))
+    }
+
     fn wait_for_port(&mut self) {
         let up = wait_for(Duration::from_secs(10), || {
             let gone = self.child.try_wait().unwrap().is_some();
@@ -149,6 +165,32 @@ impl Portcullis {
 
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// What a scrape finds, as OpenMetrics text.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        let (status, text) = http::get(self.admin, "/metrics");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    /// The value of one series, written as in the text; 0 if it is not there yet.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics();
+        let values = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let mut values = values.filter(|(name, _)| *name == series);
+        values
+            .next()
+            .map_or(0.0, |(_, value)| value.parse().unwrap())
+    }
+
+    /// Status and content of the readiness page.
+    #[track_caller]
+    pub fn ready(&self) -> (u16, Value) {
+        let (status, text) = http::get(self.admin, "/readyz");
+        (status, serde_json::from_str(&text).expect(&text))
     }
 
     /// Resident memory in octets.

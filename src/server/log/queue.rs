@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::line::LineForm;
+use crate::metrics;
 
 /// Lines that may wait for the output; at some hundred octets a line, 2 MiB or so.
 const WAITING_MAX: usize = 4096;
@@ -89,6 +90,7 @@ impl Write for &Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.entrance.try_send(Item::Line(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            metrics::get().log_lines_dropped.inc();
         }
         Ok(line.len())
     }

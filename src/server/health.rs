@@ -1,0 +1,119 @@
+//! Whether Portcullis can do its work: the conditions of readiness.
+//!
+//! It only looks at what the rooms know already; asking about health never
+//! touches the backend.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use crate::backend::{Backend, ServerState};
+use crate::tls::{Loaded, LoadedCertificate};
+
+/// What the conditions are read from.
+pub(super) struct Health {
+    backend: Arc<Backend>,
+    /// The default first.
+    certificates: Vec<LoadedCertificate>,
+    phase: ArcSwap<Phase>,
+}
+
+/// How far the process has come.
+enum Phase {
+    /// Nobody is accepted yet.
+    Starting,
+    /// Clients are accepted, here.
+    Serving(String),
+    /// Nobody is accepted any more.
+    Draining,
+}
+
+/// One thing that must be so before clients are sent here.
+pub(super) struct Condition {
+    /// The name, from a closed set.
+    pub(super) name: &'static str,
+    /// How it is met, or why not.
+    pub(super) state: Result<String, String>,
+}
+
+impl Health {
+    /// Of a process that starts.
+    pub(super) fn new(backend: Arc<Backend>, loaded: &Loaded) -> Self {
+        Self {
+            backend,
+            certificates: loaded.certificates().to_vec(),
+            phase: ArcSwap::from_pointee(Phase::Starting),
+        }
+    }
+
+    /// From now on clients are accepted there.
+    pub(super) fn serving(&self, listeners: String) {
+        self.phase.store(Arc::new(Phase::Serving(listeners)));
+    }
+
+    /// From now on nobody is accepted.
+    pub(super) fn draining(&self) {
+        self.phase.store(Arc::new(Phase::Draining));
+    }
+
+    /// All conditions, met or not.
+    pub(super) fn conditions(&self) -> [Condition; 4] {
+        let condition = |name, state| Condition { name, state };
+        [
+            condition("listeners", self.accepting()),
+            condition("backend", self.greeted()),
+            condition("certificate", self.valid(SystemTime::now())),
+            condition("not_draining", self.staying()),
+        ]
+    }
+
+    fn accepting(&self) -> Result<String, String> {
+        match &**self.phase.load() {
+            Phase::Starting => Err("not open yet".to_owned()),
+            Phase::Serving(listeners) => Ok(listeners.clone()),
+            Phase::Draining => Err("closed".to_owned()),
+        }
+    }
+
+    /// One server that takes mail is enough.
+    fn greeted(&self) -> Result<String, String> {
+        let servers = self.backend.health();
+        let usable = servers.iter().any(|(_, state)| *state == ServerState::Up);
+        let told: Vec<_> = servers
+            .iter()
+            .map(|(address, state)| format!("{address} {state}"))
+            .collect();
+        let told = told.join(", ");
+        if usable { Ok(told) } else { Err(told) }
+    }
+
+    /// The default must be valid. Another that has expired is told, but its name
+    /// alone is no reason to send the clients of all names away.
+    fn valid(&self, now: SystemTime) -> Result<String, String> {
+        let told: Vec<_> = self.certificates.iter().map(|c| told(c, now)).collect();
+        let told = told.join(", ");
+        match self.certificates.first() {
+            Some(default) if default.not_after > now => Ok(told),
+            Some(_) => Err(told),
+            None => Err("none".to_owned()),
+        }
+    }
+
+    fn staying(&self) -> Result<String, String> {
+        match **self.phase.load() {
+            Phase::Draining => Err("stopping".to_owned()),
+            Phase::Starting | Phase::Serving(_) => Ok("running".to_owned()),
+        }
+    }
+}
+
+fn told(certificate: &LoadedCertificate, now: SystemTime) -> String {
+    let verb = if certificate.not_after > now {
+        "expires"
+    } else {
+        "expired"
+    };
+    let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
+    format!("{} {verb} {not_after}", certificate.label())
+}
