@@ -12,28 +12,27 @@ use crate::policy::content::{Opinion, Scanner, Word};
 use crate::spool::Body;
 use crate::tls::TlsDetails;
 
-mod address;
-mod breaker;
-mod clamav;
-mod hear;
+pub mod address;
+pub mod clamav;
 pub mod milter;
+pub mod spamassassin;
+
+mod breaker;
+mod hear;
 mod rspamd;
 mod service;
 mod settings;
-mod spamassassin;
 mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use address::ServiceAddress;
 pub use clamav::Clamav;
-pub use milter::MilterAddress;
-pub use rspamd::RspamdAddress;
+pub use milter::{Milter, MilterAddress};
+pub use rspamd::{Rspamd, RspamdAddress};
 pub use settings::{MilterList, OrOff, ScanTimeout, Settings};
 pub use spamassassin::{Spamassassin, SpamdReport, SpamdUser};
 
-use milter::Milter;
-use rspamd::Rspamd;
 use service::Service;
 
 /// How long a scanner may take to say that it is there.
@@ -90,7 +89,7 @@ pub struct Scanners {
     spamassassin: Option<Service<Spamassassin>>,
     clamav: Option<Service<Clamav>>,
     rspamd: Option<Service<Rspamd>>,
-    /// One service each, so that one that is down is passed over alone.
+    /// In the order in which they are asked.
     milters: Vec<Service<Milter>>,
     max_size: u64,
     patience: Duration,
@@ -101,22 +100,32 @@ impl Scanners {
     pub fn new(settings: &Settings) -> Self {
         let places = usize::from(settings.scan_concurrency.get());
         let spamassassin = settings.spamassassin.0.clone().map(|address| {
-            let user = settings.spamassassin_user.clone();
-            Spamassassin::new(address, user, settings.spamassassin_report)
+            let (user, report) = (
+                settings.spamassassin_user.clone(),
+                settings.spamassassin_report,
+            );
+            let client = Spamassassin::new(address, user, report);
+            Service::new(Scanner::Spamassassin, client, places)
         });
-        let clamav = settings.clamav.0.clone().map(Clamav::new);
-        let rspamd = settings.rspamd.0.clone();
-        let rspamd = rspamd.map(|address| Rspamd::new(address, settings.rspamd_password.clone()));
+        let clamav = settings
+            .clamav
+            .0
+            .clone()
+            .map(|address| Service::new(Scanner::Clamav, Clamav::new(address), places));
+        let rspamd = settings.rspamd.0.clone().map(|address| {
+            let client = Rspamd::new(address, settings.rspamd_password.clone());
+            Service::new(Scanner::Rspamd, client, places)
+        });
         let milters = (0..=u8::MAX).zip(settings.milters.0.iter().cloned());
+        let milters = milters.map(|(position, address)| {
+            let client = Milter::new(address, position);
+            Service::new(Scanner::Milter(position), client, places)
+        });
         Self {
-            spamassassin: spamassassin.map(|it| Service::new(Scanner::Spamassassin, it, places)),
-            clamav: clamav.map(|it| Service::new(Scanner::Clamav, it, places)),
-            rspamd: rspamd.map(|it| Service::new(Scanner::Rspamd, it, places)),
-            milters: milters
-                .map(|(at, address)| {
-                    Service::new(Scanner::Milter(at), Milter::new(address, at), places)
-                })
-                .collect(),
+            spamassassin,
+            clamav,
+            rspamd,
+            milters: milters.collect(),
             max_size: settings.scan_max_size.0,
             patience: settings.scan_timeout.0,
         }
@@ -128,14 +137,13 @@ impl Scanners {
     }
 
     fn enabled(&self) -> Vec<Scanner> {
-        let spamassassin = self.spamassassin.as_ref().map(|_| Scanner::Spamassassin);
-        let clamav = self.clamav.as_ref().map(|_| Scanner::Clamav);
-        let rspamd = self.rspamd.as_ref().map(|_| Scanner::Rspamd);
-        let milters = (0..=u8::MAX)
-            .zip(&self.milters)
-            .map(|(at, _)| Scanner::Milter(at));
-        let others = [spamassassin, clamav, rspamd].into_iter().flatten();
-        others.chain(milters).collect()
+        let others = [
+            self.spamassassin.as_ref().map(Service::scanner),
+            self.clamav.as_ref().map(Service::scanner),
+            self.rspamd.as_ref().map(Service::scanner),
+        ];
+        let milters = self.milters.iter().map(Service::scanner);
+        others.into_iter().flatten().chain(milters).collect()
     }
 
     /// What every scanner says of the message, at the latest when `SCAN_TIMEOUT`
@@ -194,26 +202,32 @@ impl Scanners {
         opinions
     }
 
-    /// Asks every scanner but the milters whether it is there: what it says of
-    /// itself, or why it does not answer.
+    /// Asks every scanner whether it is there: what it says of itself, or why
+    /// it does not answer.
     pub async fn ping(&self) -> Vec<(Scanner, Result<String, ScanError>)> {
         let spamassassin = async {
             let service = self.spamassassin.as_ref()?;
-            Some((Scanner::Spamassassin, soon(service.client.ping()).await))
+            Some((service.scanner(), soon(service.client.ping()).await))
         };
         let clamav = async {
             let service = self.clamav.as_ref()?;
-            Some((Scanner::Clamav, soon(service.client.ping()).await))
+            Some((service.scanner(), soon(service.client.ping()).await))
         };
         let rspamd = async {
             let service = self.rspamd.as_ref()?;
-            Some((Scanner::Rspamd, soon(service.client.ping()).await))
+            Some((service.scanner(), soon(service.client.ping()).await))
         };
-        let (spamassassin, clamav, rspamd) = tokio::join!(spamassassin, clamav, rspamd);
-        [spamassassin, clamav, rspamd]
-            .into_iter()
-            .flatten()
-            .collect()
+        let milters = async {
+            let mut pings = Vec::new();
+            for service in &self.milters {
+                pings.push((service.scanner(), soon(service.client.ping()).await));
+            }
+            pings
+        };
+        let (spamassassin, clamav, rspamd, milters) =
+            tokio::join!(spamassassin, clamav, rspamd, milters);
+        let others = [spamassassin, clamav, rspamd].into_iter().flatten();
+        others.chain(milters).collect()
     }
 }
 

@@ -91,7 +91,7 @@ impl fmt::Display for RspamdAddress {
 
 /// The client of one rspamd.
 #[derive(Debug)]
-pub(super) struct Rspamd {
+pub struct Rspamd {
     address: RspamdAddress,
     password: Option<Secret>,
     /// The longest unused first. Never held over an await.
@@ -107,7 +107,8 @@ struct Connection {
 }
 
 impl Rspamd {
-    pub(super) fn new(address: RspamdAddress, password: Option<Secret>) -> Self {
+    /// The rspamd that listens at `address`. Connects to nothing yet.
+    pub fn new(address: RspamdAddress, password: Option<Secret>) -> Self {
         Self {
             address,
             password,
@@ -117,7 +118,10 @@ impl Rspamd {
 
     /// What rspamd says of the message: its score and its action are opinions
     /// of their own.
-    pub(super) async fn scan(&self, message: &Message<'_>) -> Result<Vec<Opinion>, ScanError> {
+    ///
+    /// # Errors
+    /// When rspamd cannot be reached, breaks off or is unintelligible.
+    pub async fn scan(&self, message: &Message<'_>) -> Result<Vec<Opinion>, ScanError> {
         let answer = match self.kept() {
             None => self.check(self.connect().await?, message).await?,
             Some(connection) => match self.check(connection, message).await {
@@ -129,7 +133,10 @@ impl Rspamd {
     }
 
     /// Its answer to `GET /ping`.
-    pub(super) async fn ping(&self) -> Result<String, ScanError> {
+    ///
+    /// # Errors
+    /// When rspamd cannot be reached, breaks off or is unintelligible.
+    pub async fn ping(&self) -> Result<String, ScanError> {
         let mut connection = self.connect().await?;
         let (_, upload) = Upload::of(0);
         let request = self.request(Method::GET, "/ping", HeaderMap::new(), upload)?;

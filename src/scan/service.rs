@@ -68,6 +68,10 @@ impl<C> Service<C> {
             tracing::warn!(id, scanner = %self.scanner, "no place at the scanner in time");
             return failed("no place in time");
         };
+        if Instant::now() >= deadline {
+            // Those before it took all the time: not its fault.
+            return failed("no time left for it");
+        }
         let Some(attempt) = self.breaker.admit() else {
             return failed("out of service");
         };
@@ -88,6 +92,7 @@ impl<C> Service<C> {
             }
             Ok(Some(Err(ScanError::TooLarge))) => {
                 attempt.succeeded();
+                tracing::info!(id, scanner = %self.scanner, "message is too large for the scanner");
                 return vec![self.opinion(Word::Unscanned)];
             }
             Ok(Some(Err(error))) => error.to_string(),
@@ -99,7 +104,12 @@ impl<C> Service<C> {
         failed(&how)
     }
 
-    pub(super) fn opinion(&self, word: Word) -> Opinion {
+    /// Whose opinions they are.
+    pub(super) fn scanner(&self) -> Scanner {
+        self.scanner
+    }
+
+    fn opinion(&self, word: Word) -> Opinion {
         Opinion::new(self.scanner, word)
     }
 

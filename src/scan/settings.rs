@@ -21,10 +21,10 @@ crate::settings::section! {
     pub struct Settings {
         /// SpamAssassin's spamd: `host:783` or `unix:/path`.
         spamassassin: OrOff<ServiceAddress> = "off", example "127.0.0.1:783";
-        /// The user whose preferences and Bayes data spamd is to use; spamd's own choice when unset.
-        spamassassin_user: Option<SpamdUser>, example "mail";
-        /// Whether spamd's own report is added, as `X-Spam-Report`.
-        spamassassin_report: SpamdReport = "off", example "on";
+        /// The user whose preferences spamd loads.
+        spamassassin_user: Option<SpamdUser>, example "portcullis";
+        /// Whether spamd's own account of the rules hit goes into the message as `X-Spam-Report`.
+        spamassassin_report: SpamdReport = "false", example "true";
         /// rspamd's normal or proxy worker: `http://host:11333`.
         rspamd: OrOff<RspamdAddress> = "off", example "http://127.0.0.1:11333";
         /// Password that rspamd demands.

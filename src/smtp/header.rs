@@ -22,9 +22,13 @@ mod section;
 pub use change::{Change, FieldError, Place};
 use section::Section;
 
-/// Longest header section that is edited, octets. A message with a longer one
-/// gets its new fields in front and passes otherwise unchanged.
+/// Longest header section that is edited, octets. A message with a longer one,
+/// or with one of too many lines, gets its new fields in front and passes
+/// otherwise unchanged.
 pub const SECTION_MAX: usize = 1024 * 1024;
+
+/// Most lines of a header section that is edited: each change looks at all fields.
+const LINES_MAX: usize = 20_000;
 
 /// What is changed in a message.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,17 +58,33 @@ pub struct Editor {
 #[derive(Debug)]
 enum State {
     /// The header section is coming, and is held back.
-    Header {
-        held: BytesMut,
-        /// Where the line begins that is not complete yet.
-        line: usize,
-        /// No LF stands between there and here.
-        searched: usize,
-    },
+    Header(Incoming),
     /// The body passes.
     Body,
     /// The body is thrown away: another one has been written.
     Replaced,
+}
+
+/// A header section of which the end has not come yet.
+#[derive(Debug, Default)]
+struct Incoming {
+    held: BytesMut,
+    /// Where the line begins that is not complete yet.
+    line: usize,
+    /// No LF stands between there and here.
+    searched: usize,
+    /// Complete lines.
+    lines: usize,
+}
+
+/// What is known of a header section.
+enum Extent {
+    /// Its end has not come.
+    Unknown,
+    /// It ends here, behind its empty line.
+    Ends(usize),
+    /// It is too long to be edited.
+    Overlong,
 }
 
 impl Editor {
@@ -75,11 +95,7 @@ impl Editor {
         let state = if trace.is_empty() && edits.is_empty() {
             State::Body
         } else {
-            State::Header {
-                held: BytesMut::new(),
-                line: 0,
-                searched: 0,
-            }
+            State::Header(Incoming::default())
         };
         Self {
             trace: Bytes::copy_from_slice(trace),
@@ -94,19 +110,16 @@ impl Editor {
         match &mut self.state {
             State::Body => out.extend_from_slice(content),
             State::Replaced => {}
-            State::Header {
-                held,
-                line,
-                searched,
-            } => {
-                held.extend_from_slice(content);
-                let end = section_end(held, line, searched);
-                if let Some(end) = end.filter(|end| *end <= SECTION_MAX) {
-                    let held = std::mem::take(held).freeze();
-                    self.write(held.slice(..end), held.slice(end..), out);
-                } else if held.len() > SECTION_MAX {
-                    let held = std::mem::take(held).freeze();
-                    self.write_overlong(held, out);
+            State::Header(incoming) => {
+                incoming.held.extend_from_slice(content);
+                let extent = incoming.extent();
+                if let Extent::Unknown = extent {
+                    return;
+                }
+                let held = std::mem::take(&mut incoming.held).freeze();
+                match extent {
+                    Extent::Ends(end) => self.write(held.slice(..end), held.slice(end..), out),
+                    Extent::Unknown | Extent::Overlong => self.write_overlong(held, out),
                 }
             }
         }
@@ -114,8 +127,8 @@ impl Editor {
 
     /// The content is over.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if let State::Header { held, .. } = &mut self.state {
-            let held = std::mem::take(held).freeze();
+        if let State::Header(incoming) = &mut self.state {
+            let held = std::mem::take(&mut incoming.held).freeze();
             self.write(held, Bytes::new(), out);
         }
     }
@@ -165,18 +178,28 @@ impl Editor {
     }
 }
 
-/// Where the header section ends in `held`, its empty line included.
-fn section_end(held: &[u8], line: &mut usize, searched: &mut usize) -> Option<usize> {
-    while let Some(lf) = memchr(b'\n', held.get(*searched..)?) {
-        let end = *searched + lf + 1;
-        let is_empty = matches!(held.get(*line..end), Some(b"\r\n" | b"\n"));
-        (*line, *searched) = (end, end);
-        if is_empty {
-            return Some(end);
+impl Incoming {
+    /// Looks at the lines that have come since it was asked last. The answer
+    /// depends on the octets alone, not on how they came.
+    fn extent(&mut self) -> Extent {
+        while let Some(lf) = memchr(b'\n', self.held.get(self.searched..).unwrap_or_default()) {
+            let end = self.searched + lf + 1;
+            if end > SECTION_MAX || self.lines == LINES_MAX {
+                return Extent::Overlong;
+            }
+            if matches!(self.held.get(self.line..end), Some(b"\r\n" | b"\n")) {
+                return Extent::Ends(end);
+            }
+            (self.line, self.searched) = (end, end);
+            self.lines += 1;
+        }
+        self.searched = self.held.len();
+        if self.held.len() > SECTION_MAX {
+            Extent::Overlong
+        } else {
+            Extent::Unknown
         }
     }
-    *searched = held.len();
-    None
 }
 
 #[cfg(test)]

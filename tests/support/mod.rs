@@ -21,6 +21,7 @@ mod ports;
 mod postfix;
 mod prometheus;
 mod redis;
+mod rspamd;
 mod scripted;
 mod spamd;
 
@@ -37,6 +38,7 @@ pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
 pub use prometheus::Prometheus;
 pub use redis::Redis;
+pub use rspamd::Rspamd;
 pub use scripted::{Act, Scripted};
 pub use spamd::{Spamd, gtube};
 

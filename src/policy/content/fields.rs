@@ -116,15 +116,22 @@ fn tests(opinions: &[Opinion], scanner: Scanner) -> Vec<String> {
     pieces
 }
 
-/// `X-Portcullis-Scan`: which scanners did not judge the message.
+/// `X-Portcullis-Scan`: which scanners did not judge the message, and which
+/// would have had it refused if `MODE=monitor` did not deliver it all the same.
 fn scan_field(opinions: &[Opinion]) -> Option<Change> {
+    let state = |opinion: &Opinion| match opinion.word {
+        _ if opinion.has_failed() => Some("failed"),
+        Word::Unscanned => Some("unscanned"),
+        Word::Infected(_) => Some("infected"),
+        Word::Refuse { .. } => Some("refused"),
+        Word::Defer { .. } => Some("deferred"),
+        _ => None,
+    };
+    let told = |opinion| Some((state(opinion)?, opinion));
     let mut words: Vec<_> = opinions
         .iter()
-        .filter_map(|opinion| match opinion.word {
-            Word::Unscanned => Some(format!("{}=unscanned; ", opinion.scanner)),
-            _ if opinion.has_failed() => Some(format!("{}=failed; ", opinion.scanner)),
-            _ => None,
-        })
+        .filter_map(told)
+        .map(|(state, opinion)| format!("{}={state}; ", opinion.scanner))
         .collect();
     let last = words.last_mut()?;
     last.truncate(last.trim_end_matches([';', ' ']).len());

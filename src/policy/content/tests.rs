@@ -156,6 +156,27 @@ fn a_score_that_is_no_number_is_a_failure() {
 }
 
 #[test]
+fn what_is_delivered_although_refused_says_so() {
+    let opinions = [
+        infected("Eicar-Test"),
+        milter(Word::Defer { reply: None }),
+        Opinion::new(Scanner::Milter(2), Word::Unscanned),
+    ];
+    assert_eq!(
+        delivered(
+            &Settings::default(),
+            &opinions,
+            "X-Portcullis-Scan: fine\r\n\r\n"
+        ),
+        "X-Portcullis-Scan: clamav=infected; milter-2=deferred; milter-3=unscanned\r\n\r\n"
+    );
+    let refused = [spam(20.0), milter(Word::Refuse { reply: None })];
+    let delivered = delivered(&Settings::default(), &refused, "\r\n");
+    assert!(delivered.starts_with("X-Spam-Flag: YES\r\nX-Spam-Score: 20.0\r\n"));
+    assert!(delivered.contains("\r\nX-Portcullis-Scan: milter-2=refused\r\n"));
+}
+
+#[test]
 fn the_highest_score_counts() {
     let opinions = [
         score(Scanner::Spamassassin, 3.0, &["LOW"]),

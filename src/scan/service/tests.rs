@@ -121,6 +121,18 @@ async fn waiting_for_a_place_in_vain_does_not_open_the_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scanner_is_not_blamed_for_time_that_others_took() {
+    let service = service(1);
+    for _ in 0..4 {
+        let never = async { panic!("was asked") };
+        let said = service.ask("id", Instant::now(), never).await;
+        let late = Word::Failed("no time left for it".to_owned());
+        assert_eq!(said, [Opinion::new(Scanner::Clamav, late)]);
+    }
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn signs_opinions_and_leaves_out_changes_that_could_not_be_printed() {
     let add = |value: &str| Change::Add {
         place: Place::Last,

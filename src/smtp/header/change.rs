@@ -1,6 +1,7 @@
 //! A change to a message that a scanner asks for, and what makes it printable.
 
 use bytes::Bytes;
+use memchr::{memchr, memchr2_iter};
 
 /// Longest line of a field, octets without CRLF (RFC 5322 2.1.1).
 const LINE_MAX: usize = 998;
@@ -140,8 +141,11 @@ fn checked_value(name: &str, value: &str) -> Result<String, FieldError> {
 
 /// Every CR and LF that stands alone becomes CRLF, and the last line gets one.
 fn checked_body(body: Bytes) -> Result<Bytes, FieldError> {
-    if body.contains(&0) {
+    if memchr(0, &body).is_some() {
         return Err(FieldError::Body);
+    }
+    if (body.is_empty() || body.ends_with(b"\r\n")) && !has_bare_newline(&body) {
+        return Ok(body);
     }
     let mut lines = Vec::with_capacity(body.len());
     let mut octets = body.iter().peekable();
@@ -159,4 +163,11 @@ fn checked_body(body: Bytes) -> Result<Bytes, FieldError> {
         lines.extend_from_slice(b"\r\n");
     }
     Ok(lines.into())
+}
+
+fn has_bare_newline(body: &[u8]) -> bool {
+    memchr2_iter(b'\r', b'\n', body).any(|at| match body.get(at) {
+        Some(b'\r') => body.get(at + 1) != Some(&b'\n'),
+        _ => at.checked_sub(1).and_then(|before| body.get(before)) != Some(&b'\r'),
+    })
 }

@@ -214,6 +214,18 @@ fn an_overlong_header_section_gets_its_new_fields_in_front() {
 }
 
 #[test]
+fn a_header_section_of_too_many_lines_is_overlong_too() {
+    let ours = edits(&["B"], &[add(Place::Last, "A", "1")]);
+    for (lines, is_edited) in [(LINES_MAX - 1, true), (LINES_MAX + 1, false)] {
+        let content = format!("B: 1\r\n{}\r\nbody\r\n", "C:\r\n".repeat(lines - 1));
+        for size in [usize::MAX, 1000, 7] {
+            let out = edited_in_pieces(size, "", &ours, content.as_bytes());
+            assert_eq!(!out.starts_with(b"A: 1\r\nB: 1\r\n"), is_edited);
+        }
+    }
+}
+
+#[test]
 fn holds_back_no_more_than_the_header_section() {
     let mut editor = Editor::new(b"", edits(&["X-Spam-*"], &[]));
     let mut out = Vec::new();
