@@ -231,8 +231,8 @@ impl Limits {
 
     /// A connection was refused.
     fn flooded(&self, client: IpAddr) {
-        if charge(self.floods.as_ref(), client, Limit::Floods).is_err() {
-            self.ban(client, BanReason::Flood);
+        if let Err(finding) = charge(self.floods.as_ref(), client, Limit::Floods) {
+            self.ban_for(client, &finding, BanReason::Flood);
         }
     }
 
@@ -269,7 +269,7 @@ impl Limits {
             }
             refused => refused,
         };
-        charged.inspect_err(|_| self.ban(client, BanReason::AuthFailures))
+        charged.inspect_err(|finding| self.ban_for(client, finding, BanReason::AuthFailures))
     }
 
     /// Counts a session that ended over an offence; bans the client if there
@@ -278,8 +278,8 @@ impl Limits {
         if self.exempt.contains(client) {
             return;
         }
-        if charge(self.offences.as_ref(), client, Limit::Offences).is_err() {
-            self.ban(client, BanReason::Offences);
+        if let Err(finding) = charge(self.offences.as_ref(), client, Limit::Offences) {
+            self.ban_for(client, &finding, BanReason::Offences);
         }
     }
 
@@ -334,6 +334,16 @@ impl Limits {
                 Err(Finding::Banned { network, left })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Bans a client that has emptied its own bucket. Who finds the bucket of a
+    /// wider network empty, or that of all, may owe it to others: it is refused,
+    /// but never banned.
+    fn ban_for(&self, client: IpAddr, finding: &Finding, reason: BanReason) {
+        let own = Some(self.widths.client(client));
+        if matches!(finding, Finding::Rate { network, .. } if *network == own) {
+            self.ban(client, reason);
         }
     }
 
