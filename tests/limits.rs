@@ -619,3 +619,23 @@ fn monitor_mode_bans_nobody_and_says_whom_it_would() {
         portcullis.log()
     );
 }
+
+/// The reply names the network of the client, the log must not.
+#[test]
+fn log_addresses_hold_for_what_limits_say() {
+    let backend = Scripted::start(&[]);
+    for how in ["masked", "hashed", "none"] {
+        let settings = [
+            EXEMPT,
+            ("CONN_RATE", "1/h burst 1"),
+            ("FLOOD_RATE", "1/h burst 1"),
+            ("LOG_ADDRESSES", how),
+        ];
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        for _ in 0..5 {
+            let _ = first_octets(ABUSER, portcullis.mx);
+        }
+        let log = portcullis.log_with("\"reason\":\"banned\"");
+        assert!(!log.contains("127.5.5.5"), "{how}: {log}");
+    }
+}

@@ -11,6 +11,7 @@ use super::Listener;
 use super::id::SessionId;
 use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
 use super::refusal::Refusal;
+use crate::policy::Finding;
 use crate::settings::LogAddresses;
 use crate::smtp::command::Verb;
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -121,7 +122,7 @@ impl Journal {
         recipient: Option<&ForwardPath>,
     ) {
         self.refusals = self.refusals.saturating_add(1);
-        let reply = one_line(&refusal.reply());
+        let reply = self.ours(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, None);
     }
 
@@ -132,7 +133,7 @@ impl Journal {
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
     ) {
-        let reply = one_line(&refusal.reply());
+        let reply = self.ours(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, Some("refuse"));
     }
 
@@ -289,6 +290,17 @@ impl Journal {
             (LogAddresses::Full, _) => one_line(reply),
             (_, Some(enhanced)) => format!("{} {enhanced}", reply.code()),
             (_, None) => reply.code().to_string(),
+        }
+    }
+
+    /// What we said. What a limit says names the client's network.
+    fn ours(&self, refusal: &Refusal) -> String {
+        let reply = refusal.reply();
+        match refusal {
+            Refusal::Policy(
+                Finding::Rate { .. } | Finding::Crowd { .. } | Finding::Banned { .. },
+            ) => self.words(&reply),
+            _ => one_line(&reply),
         }
     }
 
