@@ -41,7 +41,7 @@ use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::Limits;
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
-use machine::{Answer, Demand, Ending, Event, Machine, Moved, Privacy, Rules, Step};
+use machine::{Answer, Demand, Ending, Event, Machine, Privacy, Rules, Step};
 use refusal::Refusal;
 
 /// On which kind of listener a client came in.
@@ -251,13 +251,7 @@ impl<'a> Session<'a> {
                 Step::ExchangeAuth(line) => self.exchange_auth(&line).await,
                 Step::RelayBody(reply) => self.relay_body(&reply).await,
                 Step::RelayChunk(bdat) => self.relay_chunk(bdat).await,
-                Step::Discard(octets) => {
-                    match body::discard(&mut self.client, self.limits, octets).await {
-                        Ok(()) => Event::Discarded,
-                        Err(Moved::TooSlow) => Event::TimedOut,
-                        Err(_) => Event::Gone,
-                    }
-                }
+                Step::Discard(octets) => self.discard(octets).await,
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
@@ -275,11 +269,9 @@ impl<'a> Session<'a> {
         if delay.is_zero() {
             return Event::Opened;
         }
-        let silence = tokio::select! {
-            () = self.place.must_leave() => return Event::MustLeave,
-            silence = self.client.silence(delay) => silence,
-        };
-        match silence {
+        // It is we who keep the client waiting.
+        self.place.works();
+        match self.client.silence(delay).await {
             Silence::Kept => Event::Opened,
             Silence::Broken if self.service.policy.mode == Mode::Monitor => {
                 self.would_refuse(&Refusal::EarlyTalker);
