@@ -21,6 +21,11 @@ use crate::tls::TlsDetails;
 /// Recipients that one log line names at most.
 const RECIPIENTS_SHOWN: usize = 20;
 
+/// Refusals in a row, without a message delivered between them, that have a line
+/// of their own; the session's line tells how many there were. What is pipelined
+/// costs a client nothing, and a line costs us a few hundred octets.
+const LINES_OF_REFUSALS: u32 = 200;
+
 /// The account of one session.
 #[derive(Clone)]
 pub(super) struct Journal {
@@ -37,6 +42,8 @@ pub(super) struct Journal {
     commands: u64,
     messages: u64,
     refusals: u64,
+    /// Lines of refusals since the last message.
+    lines: u32,
     octets: u64,
 }
 
@@ -60,6 +67,7 @@ impl Journal {
             commands: 0,
             messages: 0,
             refusals: 0,
+            lines: 0,
             octets: 0,
         }
     }
@@ -138,13 +146,17 @@ impl Journal {
     }
 
     fn line_of_refusal(
-        &self,
+        &mut self,
         reason: &str,
         reply: &str,
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
         would: Option<&str>,
     ) {
+        self.lines = self.lines.saturating_add(1);
+        if self.lines > LINES_OF_REFUSALS {
+            return;
+        }
         let what = match would {
             None => "refused",
             Some(_) => "let pass",
@@ -176,6 +188,7 @@ impl Journal {
         let outcome = match moved {
             Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
                 self.messages = self.messages.saturating_add(1);
+                self.lines = 0;
                 "delivered"
             }
             Moved::Answered(_) | Moved::Interrupted(_) => "refused by the backend",
