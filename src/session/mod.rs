@@ -36,6 +36,7 @@ use crate::settings::{LogAddresses, Networks};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
+use crate::smtp::reply::Reply;
 use crate::tls::ServerTls;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::Limits;
@@ -290,7 +291,7 @@ impl<'a> Session<'a> {
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {
             if let Ending::Said(answer) = &ending {
-                let _ = self.say(answer).await;
+                let _ = self.client.say(&self.reply(answer)).await;
                 self.client.close_gently().await;
             }
         };
@@ -314,14 +315,23 @@ impl<'a> Session<'a> {
             self.place.useful();
         }
         self.hold_up().await;
-        match self.say(answer).await {
+        let reply = self.reply(answer);
+        // Who does not read keeps us waiting too.
+        self.place.waits();
+        let said = tokio::select! {
+            biased;
+            said = self.client.say(&reply) => said,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
+        match said {
             Ok(()) => self.listen().await,
             Err(error) => trouble(&error),
         }
     }
 
     /// Every refusal carries the session's id, so that a bounce leads to the log.
-    async fn say(&mut self, answer: &Answer) -> Result<(), ClientError> {
+    fn reply(&self, answer: &Answer) -> Reply {
         let mut reply = match answer {
             Answer::Own(reply) | Answer::Backend(reply) => reply.clone(),
             Answer::Refused(refusal) => refusal.reply(),
@@ -329,7 +339,7 @@ impl<'a> Session<'a> {
         if matches!(reply.code(), 400..) {
             reply.append(&format!(" [{}]", self.id));
         }
-        self.client.say(&reply).await
+        reply
     }
 
     async fn listen(&mut self) -> Event {
