@@ -160,7 +160,7 @@ const KINDS: usize = 6;
 
 impl Limits {
     /// Limits by these settings; `trusted` are balancers, who are never banned.
-    /// `mode` changes only what the log says of a ban.
+    /// `mode` changes only what the log says of a ban, and with whom limits are shared.
     pub fn new(
         settings: &Settings,
         trusted: &Networks,
