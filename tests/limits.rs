@@ -689,3 +689,19 @@ fn under_stress_the_pause_before_the_greeting_is_not_held_against_the_client() {
         client.expect("220");
     }
 }
+
+#[test]
+fn refusals_that_are_pipelined_are_no_flood_of_log_lines() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    let pipelined = "RCPT TO:<x@elsewhere.test>\r\n".repeat(2000);
+    client.send(pipelined.as_bytes());
+    for _ in 0..2000 {
+        client.expect("550 5.7.1");
+    }
+    client.ask("QUIT", "221");
+    let log = portcullis.log_with("\"refusals\":2000");
+    assert!(log.matches("relay-denied").count() <= 200);
+}
