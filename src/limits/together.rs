@@ -183,7 +183,11 @@ impl Limits {
                 network: buckets.get(index).map(|(network, _)| *network),
                 wait,
             }),
-            Ruling::Banned { .. } if self.never_banned.contains(client) => None,
+            Ruling::Banned { .. }
+                if self.first_ban.is_zero() || self.never_banned.contains(client) =>
+            {
+                None
+            }
             Ruling::Banned { left } => {
                 let network = self.widths.client(client);
                 let now = Instant::now();
