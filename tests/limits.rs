@@ -620,3 +620,89 @@ fn monitor_mode_bans_nobody_and_says_whom_it_would() {
         portcullis.log()
     );
 }
+
+/// The reply names the network of the client, the log must not.
+#[test]
+fn log_addresses_hold_for_what_limits_say() {
+    let backend = Scripted::start(&[]);
+    for how in ["masked", "hashed", "none"] {
+        let settings = [
+            EXEMPT,
+            ("CONN_RATE", "1/h burst 1"),
+            ("FLOOD_RATE", "1/h burst 1"),
+            ("LOG_ADDRESSES", how),
+        ];
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        for _ in 0..5 {
+            let _ = first_octets(ABUSER, portcullis.mx);
+        }
+        let log = portcullis.log_with("\"reason\":\"banned\"");
+        assert!(!log.contains("127.5.5.5"), "{how}: {log}");
+    }
+}
+
+/// Ten places, all held by clients that have done nothing but this.
+fn let_in_despite(hold: impl Fn(&mut Smtp)) -> bool {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("SESSIONS_MAX", "10")]);
+    let mut held = Vec::new();
+    let full = wait_for(Duration::from_secs(10), || {
+        let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+        if !client.reply().starts_with("220") {
+            return Some(());
+        }
+        client.ask("EHLO a.test", "250");
+        hold(&mut client);
+        held.push(client);
+        None
+    });
+    assert!(full.is_some());
+    wait_for(Duration::from_secs(8), || {
+        greeting(HONEST, portcullis.mx)
+            .starts_with("220")
+            .then_some(())
+    })
+    .is_some()
+}
+
+#[test]
+fn under_stress_a_handshake_that_never_begins_keeps_no_place() {
+    assert!(let_in_despite(|client| {
+        client.ask("STARTTLS", "220");
+    }));
+}
+
+#[test]
+fn under_stress_a_chunk_that_is_thrown_away_keeps_no_place() {
+    assert!(let_in_despite(|client| client.say("BDAT 20000000")));
+}
+
+#[test]
+fn under_stress_the_pause_before_the_greeting_is_not_held_against_the_client() {
+    let backend = Scripted::start(&[]);
+    let settings = [("SESSIONS_MAX", "10"), ("GREET_DELAY", "4s")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    // One of the first ten may be the harness's own connection.
+    let mut clients: Vec<_> = (0..9)
+        .map(|_| Smtp::connect_from(HONEST, portcullis.mx))
+        .collect();
+    for client in &mut clients {
+        client.expect("220");
+    }
+}
+
+#[test]
+fn refusals_that_are_pipelined_are_no_flood_of_log_lines() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    let pipelined = "RCPT TO:<x@elsewhere.test>\r\n".repeat(2000);
+    client.send(pipelined.as_bytes());
+    for _ in 0..2000 {
+        client.expect("550 5.7.1");
+    }
+    client.ask("QUIT", "221");
+    let log = portcullis.log_with("\"refusals\":2000");
+    assert!(log.matches("relay-denied").count() <= 200);
+}

@@ -64,7 +64,7 @@ fn log_of(portcullis: &Portcullis, id: &str) -> Vec<Value> {
 #[test]
 fn every_refusal_is_logged_with_its_reason_and_the_id_that_the_client_heard() {
     let backend = Scripted::start(&[REFUSES_CARL]);
-    let portcullis = Portcullis::guarding(backend.address, &[("ERROR_MAX", "6")]);
+    let portcullis = Portcullis::guarding(backend.address, &[("ERROR_MAX", "5")]);
     let mut client = Smtp::connect(portcullis.mx);
     let id = session_id(&client.expect("220"));
     let dialog = [

@@ -144,6 +144,50 @@ fn a_ban_counts_for_all() {
 }
 
 #[test]
+fn what_one_instance_only_monitors_is_refused_by_no_other() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let url = redis.url();
+    let trial = [
+        EXEMPT,
+        ("REDIS", url.as_str()),
+        ("MODE", "monitor"),
+        ("CONN_RATE", "1/h burst 1"),
+        ("FLOOD_RATE", "1/h burst 1"),
+    ];
+    let monitoring = Portcullis::guarding(backend.address, &trial);
+    let enforcing = Portcullis::guarding(backend.address, &trial[..2]);
+    for portcullis in [&monitoring, &enforcing] {
+        portcullis.log_with("limits are shared through Redis");
+    }
+    for _ in 0..6 {
+        assert!(connect(&monitoring).1.starts_with("220"));
+    }
+    monitoring.log_with("\"would\":\"ban\"");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(connect(&enforcing).1.starts_with("220"));
+    assert!(connect(&enforcing).1.starts_with("220"));
+}
+
+#[test]
+fn an_instance_without_bans_bans_nobody_for_others_either() {
+    let (backend, redis) = (Scripted::start(&[]), Redis::start());
+    let settings = [("CONN_RATE", "1/h burst 2"), ("FLOOD_RATE", "1/h burst 1")];
+    let [first, _second] = pair(backend.address, &redis, &settings);
+    let url = redis.url();
+    let without = [EXEMPT, ("REDIS", url.as_str()), ("BAN_TIME", "0s")];
+    let without = Portcullis::guarding(backend.address, &without);
+    without.log_with("limits are shared through Redis");
+    for _ in 0..4 {
+        let mut client = Smtp::connect_from(CLIENT, first.mx);
+        client.reply_or_end();
+    }
+    first.log_with("\"banned\"");
+    let (_, said) = connect(&without);
+    // Not reset; the other's rate is longer than the own one, so that it is refused.
+    assert!(!said.is_empty(), "{}", without.log());
+}
+
+#[test]
 fn every_key_has_an_end() {
     let (postfix, redis) = (Postfix::start(Options::default()), Redis::start());
     let settings = [

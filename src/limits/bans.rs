@@ -104,7 +104,7 @@ impl Bans {
                     return None;
                 }
                 let ban = Ban {
-                    until: now + self.first,
+                    until: later(now, self.first),
                     strikes: 1,
                     reason,
                 };
@@ -123,7 +123,7 @@ impl Bans {
                 };
                 let length = length(self.first, strikes);
                 occupied.insert(Ban {
-                    until: now + length,
+                    until: later(now, length),
                     strikes,
                     reason,
                 });
@@ -138,12 +138,12 @@ impl Bans {
         if let Some(mut ban) = self.table.get_mut(&source)
             && ban.until > now
         {
-            ban.until = now + left;
+            ban.until = later(now, left);
             return;
         }
         self.ban(source, reason, now);
         if let Some(mut ban) = self.table.get_mut(&source) {
-            ban.until = now + left;
+            ban.until = later(now, left);
         }
     }
 
@@ -179,6 +179,13 @@ fn length(first: Duration, strikes: u32) -> Duration {
         .checked_shl(strikes.saturating_sub(1))
         .and_then(|factor| first.checked_mul(factor));
     doubled.unwrap_or(DAY).min(first.max(DAY))
+}
+
+/// The longest ban that is counted: a century, where `Instant` has an end too.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+fn later(now: Instant, length: Duration) -> Instant {
+    now + length.min(LONGEST)
 }
 
 fn forgotten(ban: &Ban, now: Instant) -> bool {
@@ -258,6 +265,15 @@ mod tests {
         let (bans, now) = (bans(Duration::ZERO), Instant::now());
         assert_eq!(bans.ban(source(1), BanReason::Flood, now), None);
         assert_eq!(bans.left(&source(1), now), None);
+    }
+
+    #[test]
+    fn a_ban_that_never_ends_is_no_panic() {
+        let (bans, now) = (bans(Duration::MAX), Instant::now());
+        assert!(bans.ban(source(1), BanReason::Flood, now).is_some());
+        bans.learn(source(2), BanReason::Elsewhere, Duration::MAX, now);
+        assert!(bans.left(&source(1), now + 3 * DAY).is_some());
+        assert!(bans.left(&source(2), now + 3 * DAY).is_some());
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl<C: Clock + Clone> Buckets<C> {
                     wait: until.wait_time_from(self.clock.now()),
                 });
             }
-            room = !probe.crowded();
+            room |= !probe.crowded();
         }
         if room {
             return Ok(());
@@ -303,6 +303,24 @@ mod tests {
         assert_eq!(empty.network, Some("192.0.2.0/24".parse().unwrap()));
         clock.advance(Duration::from_secs(3601));
         assert_eq!(buckets.look(client), Ok(()));
+    }
+
+    #[test]
+    fn who_is_remembered_is_not_refused_for_want_of_room_elsewhere() {
+        // 16 slots for IPv4 clients, 8 for IPv4 networks.
+        let (buckets, _clock) = buckets("1/h burst 3", 64 * 7);
+        let network = |number: u32| Ipv4Addr::from(number << 8 | 1).into();
+        // Eight networks fill the table of networks, and then everybody's bucket
+        // is emptied by those for whom there is no room.
+        charge_all(&buckets, (0..8).map(network));
+        let honest: IpAddr = "198.51.100.1".parse().unwrap();
+        assert!(buckets.charge(honest).is_ok());
+        charge_all(&buckets, (100..20_000).map(network));
+        assert_eq!(
+            buckets.charge(honest),
+            Ok(()),
+            "its own bucket is not empty"
+        );
     }
 
     #[test]

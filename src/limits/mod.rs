@@ -161,7 +161,7 @@ const KINDS: usize = 6;
 
 impl Limits {
     /// Limits by these settings; `trusted` are balancers, who are never banned.
-    /// `mode` changes only what the log says of a ban.
+    /// `mode` changes only what the log says of a ban, and with whom limits are shared.
     pub fn new(
         settings: &Settings,
         trusted: &Networks,
@@ -232,8 +232,8 @@ impl Limits {
 
     /// A connection was refused.
     fn flooded(&self, client: IpAddr) {
-        if let Err(over) = charge(self.floods.as_ref(), client, Limit::Floods) {
-            self.ban(client, &over, BanReason::Flood);
+        if let Err(finding) = charge(self.floods.as_ref(), client, Limit::Floods) {
+            self.ban_for(client, &finding, BanReason::Flood);
         }
     }
 
@@ -292,7 +292,7 @@ impl Limits {
             }
             refused => refused,
         };
-        charged.inspect_err(|over| self.ban(client, over, BanReason::AuthFailures))
+        charged.inspect_err(|finding| self.ban_for(client, finding, BanReason::AuthFailures))
     }
 
     /// Counts a session that ended over an offence; bans the client if there
@@ -301,8 +301,8 @@ impl Limits {
         if self.exempt.contains(client) {
             return;
         }
-        if let Err(over) = charge(self.offences.as_ref(), client, Limit::Offences) {
-            self.ban(client, &over, BanReason::Offences);
+        if let Err(finding) = charge(self.offences.as_ref(), client, Limit::Offences) {
+            self.ban_for(client, &finding, BanReason::Offences);
         }
     }
 
@@ -366,15 +366,21 @@ impl Limits {
         }
     }
 
-    /// Bans a client that is over its own limit. Over a wider network's it may be
-    /// by no deed of its own, and whoever holds a /48 could fill the table of
-    /// bans by a single connection from each of its /64 networks.
-    fn ban(&self, client: IpAddr, over: &Finding, reason: BanReason) {
-        let network = self.widths.client(client);
-        let own = matches!(over, Finding::Rate { network: Some(over), .. } if *over == network);
-        if !own || self.never_banned.contains(client) {
+    /// Bans a client that has emptied its own bucket. Who finds the bucket of a
+    /// wider network empty, or that of all, may owe it to others: it is refused,
+    /// but never banned.
+    fn ban_for(&self, client: IpAddr, finding: &Finding, reason: BanReason) {
+        let own = Some(self.widths.client(client));
+        if matches!(finding, Finding::Rate { network, .. } if *network == own) {
+            self.ban(client, reason);
+        }
+    }
+
+    fn ban(&self, client: IpAddr, reason: BanReason) {
+        if self.never_banned.contains(client) {
             return;
         }
+        let network = self.widths.client(client);
         if let Some(length) = self.bans.ban(network, reason, Instant::now()) {
             metrics::get().bans.of([reason.name()]).inc();
             let length = humantime::format_duration(Duration::from_secs(length.as_secs()));

@@ -3,7 +3,7 @@
 //!
 //! Above 80 % of `SESSIONS_MAX` nobody may keep Portcullis waiting for a
 //! command longer than ten seconds, and who has done nothing useful yet has
-//! less time the fewer places are left. A waiting client costs nothing but its
+//! less time the fewer places are left, and ten seconds in all. A waiting client costs nothing but its
 //! place; the eyes of the keeper open only under stress.
 
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Place {
 struct Guest {
     /// Milliseconds since the start of the house, plus one; 0 while we work for it.
     waiting_since: AtomicU64,
+    /// Milliseconds that we have waited in all before that.
+    waited: AtomicU64,
     useful: AtomicBool,
     call: Notify,
 }
@@ -73,6 +75,7 @@ impl Places {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let guest = Arc::new(Guest {
             waiting_since: AtomicU64::new(self.now()),
+            waited: AtomicU64::new(0),
             useful: AtomicBool::new(false),
             call: Notify::new(),
         });
@@ -125,12 +128,15 @@ impl Places {
         let overdue = self.guests.iter().filter(|guest| {
             let since = guest.waiting_since.load(Ordering::Relaxed);
             let waited = Duration::from_millis(now.saturating_sub(since));
-            let patience = if guest.useful.load(Ordering::Relaxed) {
-                PATIENCE
-            } else {
-                useless
-            };
-            since != 0 && waited >= patience
+            if since == 0 {
+                return false;
+            }
+            if guest.useful.load(Ordering::Relaxed) {
+                return waited >= PATIENCE;
+            }
+            // However many commands it spreads its waiting over.
+            let before = Duration::from_millis(guest.waited.load(Ordering::Relaxed));
+            waited >= useless || before + waited >= PATIENCE
         });
         let mut asked = 0;
         for guest in overdue {
@@ -173,7 +179,11 @@ impl Place {
 
     /// From now on we, or a body, are at work.
     pub fn works(&self) {
-        self.guest.waiting_since.store(0, Ordering::Relaxed);
+        let since = self.guest.waiting_since.swap(0, Ordering::Relaxed);
+        if since != 0 {
+            let waited = self.places.now().saturating_sub(since);
+            self.guest.waited.fetch_add(waited, Ordering::Relaxed);
+        }
     }
 
     /// The client has done something useful.
@@ -277,6 +287,21 @@ mod tests {
         assert_eq!(house.look_around(), 1);
         let place = taken.iter().find(|place| place.number == useless).unwrap();
         assert!(futures_ready(place.must_leave()));
+    }
+
+    #[test]
+    fn the_useless_gain_nothing_by_a_command_now_and_then() {
+        let house = old_house(10);
+        let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
+        for place in &taken {
+            for _ in 0..20 {
+                waits_for(place, Duration::from_millis(600));
+                place.works();
+            }
+            place.waits();
+        }
+        taken[0].useful();
+        assert_eq!(house.look_around(), 9);
     }
 
     #[test]

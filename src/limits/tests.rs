@@ -222,3 +222,66 @@ fn nobody_is_banned_for_what_the_network_around_did() {
     }
     assert_eq!(limits.bans().len(), 0);
 }
+
+/// What happens to somebody in the same /24 (by its failure or by being
+/// refused) after eight neighbours have used up what the /24 may do.
+#[test]
+fn neighbours_who_fail_to_sign_in_get_nobody_else_banned() {
+    let limits = limits(|settings| settings.auth_fail_rate = rate("5/10min"));
+    for host in 1..=9 {
+        for _ in 0..5 {
+            let _ = now(limits.auth_failed(ip(&format!("192.0.2.{host}"))));
+        }
+    }
+    let honest = ip("192.0.2.200");
+    let _ = now(limits.auth_failed(honest));
+    assert!(
+        limits.admit(honest).is_ok(),
+        "banned for the first wrong password of its own"
+    );
+}
+
+#[test]
+fn neighbours_who_flood_get_nobody_else_banned() {
+    let limits = limits(|settings| {
+        settings.conn_rate = rate("1/h burst 1");
+        settings.flood_rate = rate("1/h burst 5");
+    });
+    for host in 1..=50 {
+        for _ in 0..10 {
+            let _ = limits.admit(ip(&format!("192.0.2.{host}"))).map(drop);
+        }
+    }
+    let honest = ip("192.0.2.200");
+    let _ = limits.admit(honest).map(drop);
+    let second = limits.admit(honest).map(drop).unwrap_err();
+    assert!(
+        matches!(second, Finding::Rate { .. }),
+        "banned for being refused once: {second:?}"
+    );
+}
+
+#[test]
+fn neighbours_who_offend_get_nobody_else_banned() {
+    let limits = limits(|settings| settings.offence_rate = rate("10/10min"));
+    for host in 1..=9 {
+        for _ in 0..10 {
+            limits.offended(ip(&format!("192.0.2.{host}")));
+        }
+    }
+    let honest = ip("192.0.2.200");
+    limits.offended(honest);
+    assert!(limits.admit(honest).is_ok(), "banned for its first offence");
+}
+
+#[test]
+fn one_spray_of_a_48_does_not_fill_the_table_of_bans() {
+    let limits = limits(|settings| settings.limit_memory = LimitMemory(1 << 20));
+    for network in 0..4000_u16 {
+        let _ = limits
+            .admit(ip(&format!("2001:db8:1:{network:x}::1")))
+            .map(drop);
+    }
+    // One connection of each network.
+    assert_eq!(limits.bans().len(), 0);
+}

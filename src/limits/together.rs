@@ -19,7 +19,7 @@ use super::buckets::Buckets;
 use super::presence::Stay;
 use super::shared::{self, Count, Ruling, Shared};
 use super::{Allowance, BanReason, Limits};
-use crate::policy::{Finding, Limit};
+use crate::policy::{Finding, Limit, Mode};
 
 /// Leave to stay; dropping it counts the connection out.
 #[derive(Default)]
@@ -64,15 +64,15 @@ impl Limits {
         }
         let buckets: Vec<_> = of(self.connections.as_ref(), client).collect();
         let counts: Vec<_> = self.presence.of(client).collect();
-        let charges = charges(&buckets, Limit::Connections);
+        let charges = self.charges(&buckets, Limit::Connections);
         let questions: Vec<_> = counts
             .iter()
             .map(|(network, most)| Count {
-                key: network.to_string(),
+                key: self.key(network),
                 max: *most,
             })
             .collect();
-        let source = self.widths.client(client).to_string();
+        let source = self.key(&self.widths.client(client));
         let ruling = shared.admit(&source, &charges, &questions).await;
         let finding = match ruling {
             None | Some(Ruling::Pass) => {
@@ -117,8 +117,9 @@ impl Limits {
             return Ok(());
         };
         let buckets: Vec<_> = of(buckets, client).collect();
-        let source = self.widths.client(client).to_string();
-        let ruling = shared.charge(&source, &charges(&buckets, limit)).await;
+        let source = self.key(&self.widths.client(client));
+        let charges = self.charges(&buckets, limit);
+        let ruling = shared.charge(&source, &charges).await;
         match ruling.and_then(|ruling| self.finding(client, ruling, &buckets, limit)) {
             Some(finding) => Err(finding),
             None => Ok(()),
@@ -132,12 +133,40 @@ impl Limits {
             return;
         };
         let (bans, first) = (Arc::clone(&self.bans), self.first_ban);
+        let key = self.key(&network);
         tokio::spawn(async move {
-            let length = shared.ban(&network.to_string(), first, DAY).await;
+            let length = shared.ban(&key, first, DAY).await;
             if let Some(length) = length {
                 bans.learn(network, reason, length, Instant::now());
             }
         });
+    }
+
+    /// A network's name in Redis. Limits that are only tried (`MODE=monitor`) are
+    /// shared among those who try them: nobody else refuses by them.
+    fn key(&self, network: &IpNet) -> String {
+        match self.mode {
+            Mode::Enforce => network.to_string(),
+            Mode::Monitor => format!("monitor:{network}"),
+        }
+    }
+
+    fn charges(&self, buckets: &[(IpNet, Allowance)], limit: Limit) -> Vec<shared::Charge> {
+        let name = match limit {
+            Limit::Connections => "conn",
+            Limit::Messages => "msg",
+            Limit::Recipients => "rcpt",
+            Limit::AuthFailures => "auth",
+            Limit::Floods => "flood",
+            Limit::Offences => "offence",
+        };
+        let charge = |(network, allowance): &(IpNet, Allowance)| shared::Charge {
+            key: format!("{name}:{}", self.key(network)),
+            period: allowance.period,
+            burst: allowance.burst.get(),
+            cost: 1,
+        };
+        buckets.iter().map(charge).collect()
     }
 
     fn finding(
@@ -154,7 +183,11 @@ impl Limits {
                 network: buckets.get(index).map(|(network, _)| *network),
                 wait,
             }),
-            Ruling::Banned { .. } if self.never_banned.contains(client) => None,
+            Ruling::Banned { .. }
+                if self.first_ban.is_zero() || self.never_banned.contains(client) =>
+            {
+                None
+            }
             Ruling::Banned { left } => {
                 let network = self.widths.client(client);
                 let now = Instant::now();
@@ -169,22 +202,4 @@ fn of(buckets: Option<&Buckets>, client: IpAddr) -> impl Iterator<Item = (IpNet,
     buckets
         .into_iter()
         .flat_map(move |buckets| buckets.of(client))
-}
-
-fn charges(buckets: &[(IpNet, Allowance)], limit: Limit) -> Vec<shared::Charge> {
-    let name = match limit {
-        Limit::Connections => "conn",
-        Limit::Messages => "msg",
-        Limit::Recipients => "rcpt",
-        Limit::AuthFailures => "auth",
-        Limit::Floods => "flood",
-        Limit::Offences => "offence",
-    };
-    let charge = |(network, allowance): &(IpNet, Allowance)| shared::Charge {
-        key: format!("{name}:{network}"),
-        period: allowance.period,
-        burst: allowance.burst.get(),
-        cost: 1,
-    };
-    buckets.iter().map(charge).collect()
 }

@@ -54,12 +54,18 @@ impl Session<'_> {
         if let Err(error) = said.await {
             return trouble(&error);
         }
-        match timeout(
+        let handshake = timeout(
             self.service.settings.timeout_handshake,
             self.client.upgrade(&self.service.tls),
-        )
-        .await
-        {
+        );
+        self.place.waits();
+        let upgraded = tokio::select! {
+            biased;
+            upgraded = handshake => upgraded,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
+        match upgraded {
             Ok(Ok(tls)) => {
                 self.journal.encrypted(&tls);
                 Event::Upgraded
@@ -199,6 +205,22 @@ impl Session<'_> {
                 let octets = self.machine.octets().saturating_add(relayed.octets);
                 self.moved(Relayed { octets, ..relayed }, self.chunks.began)
             }
+        }
+    }
+
+    /// A chunk that is refused anyway is no reason to keep a place.
+    pub(super) async fn discard(&mut self, octets: u64) -> Event {
+        self.place.waits();
+        let discarded = tokio::select! {
+            biased;
+            discarded = body::discard(&mut self.client, self.limits, octets) => discarded,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
+        match discarded {
+            Ok(()) => Event::Discarded,
+            Err(Moved::TooSlow) => Event::TimedOut,
+            Err(_) => Event::Gone,
         }
     }
 

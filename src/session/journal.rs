@@ -12,8 +12,8 @@ use super::id::SessionId;
 use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved, Spooled};
 use super::refusal::Refusal;
 use crate::metrics::{self, Admission, Outcome, Presence};
-use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Judgement, Opinion};
+use crate::policy::{Finding, Mode};
 use crate::settings::LogAddresses;
 use crate::smtp::command::Verb;
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -22,6 +22,11 @@ use crate::tls::TlsDetails;
 
 /// Recipients that one log line names at most.
 const RECIPIENTS_SHOWN: usize = 20;
+
+/// Refusals in a row, without a message delivered between them, that have a line
+/// of their own; the session's line tells how many there were. What is pipelined
+/// costs a client nothing, and a line costs us a few hundred octets.
+const LINES_OF_REFUSALS: u32 = 200;
 
 /// The account of one session.
 #[derive(Clone)]
@@ -43,6 +48,8 @@ pub(super) struct Journal {
     commands: u64,
     messages: u64,
     refusals: u64,
+    /// Lines of refusals since the last message.
+    lines: u32,
     octets: u64,
 }
 
@@ -68,6 +75,7 @@ impl Journal {
             commands: 0,
             messages: 0,
             refusals: 0,
+            lines: 0,
             octets: 0,
         }
     }
@@ -160,7 +168,7 @@ impl Journal {
         recipient: Option<&ForwardPath>,
     ) {
         self.refusals = self.refusals.saturating_add(1);
-        let reply = one_line(&refusal.reply());
+        let reply = self.ours(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, None);
     }
 
@@ -171,7 +179,7 @@ impl Journal {
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
     ) {
-        let reply = one_line(&refusal.reply());
+        let reply = self.ours(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, Some("refuse"));
     }
 
@@ -181,7 +189,7 @@ impl Journal {
     }
 
     fn line_of_refusal(
-        &self,
+        &mut self,
         reason: &'static str,
         reply: &str,
         envelope: Option<&Envelope>,
@@ -193,6 +201,10 @@ impl Journal {
             Some(_) => ("let pass", metrics::Mode::Would),
         };
         metrics::get().refused(self.subject, reason, mode);
+        self.lines = self.lines.saturating_add(1);
+        if self.lines > LINES_OF_REFUSALS {
+            return;
+        }
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -220,6 +232,7 @@ impl Journal {
         let outcome = match moved {
             Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
                 self.messages = self.messages.saturating_add(1);
+                self.lines = 0;
                 Outcome::Delivered
             }
             Moved::Answered(_) | Moved::Interrupted(_) => Outcome::RefusedByBackend,
@@ -423,6 +436,17 @@ impl Journal {
             (LogAddresses::Full, _) => one_line(reply),
             (_, Some(enhanced)) => format!("{} {enhanced}", reply.code()),
             (_, None) => reply.code().to_string(),
+        }
+    }
+
+    /// What we said. What a limit says names the client's network.
+    fn ours(&self, refusal: &Refusal) -> String {
+        let reply = refusal.reply();
+        match refusal {
+            Refusal::Policy(
+                Finding::Rate { .. } | Finding::Crowd { .. } | Finding::Banned { .. },
+            ) => self.words(&reply),
+            _ => one_line(&reply),
         }
     }
 

@@ -39,13 +39,14 @@ use crate::settings::{LogAddresses, Networks};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
+use crate::smtp::reply::Reply;
 use crate::spool::{self, Spool};
 use crate::tls::ServerTls;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::Limits;
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
-use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Moved, Privacy, Rules, Step};
+use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Privacy, Rules, Step};
 use refusal::Refusal;
 
 /// On which kind of listener a client came in.
@@ -285,13 +286,7 @@ impl<'a> Session<'a> {
                 Step::SpoolChunk(bdat) => self.spool_chunk(bdat).await,
                 Step::Weigh => self.weigh().await,
                 Step::DeliverBody => self.deliver_body().await,
-                Step::Discard(octets) => {
-                    match body::discard(&mut self.client, self.limits, octets).await {
-                        Ok(()) => Event::Discarded,
-                        Err(Moved::TooSlow) => Event::TimedOut,
-                        Err(_) => Event::Gone,
-                    }
-                }
+                Step::Discard(octets) => self.discard(octets).await,
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
@@ -312,11 +307,9 @@ impl<'a> Session<'a> {
         if delay.is_zero() {
             return Event::Opened;
         }
-        let silence = tokio::select! {
-            () = self.place.must_leave() => return Event::MustLeave,
-            silence = self.client.silence(delay) => silence,
-        };
-        match silence {
+        // It is we who keep the client waiting.
+        self.place.works();
+        match self.client.silence(delay).await {
             Silence::Kept => Event::Opened,
             Silence::Broken if self.service.policy.mode == Mode::Monitor => {
                 self.would_refuse(&Refusal::EarlyTalker);
@@ -335,7 +328,7 @@ impl<'a> Session<'a> {
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {
             if let Ending::Said(answer) = &ending {
-                let _ = self.say(answer).await;
+                let _ = self.client.say(&self.reply(answer)).await;
                 self.client.close_gently().await;
             }
         };
@@ -359,14 +352,23 @@ impl<'a> Session<'a> {
             self.place.useful();
         }
         self.hold_up().await;
-        match self.say(answer).await {
+        let reply = self.reply(answer);
+        // Who does not read keeps us waiting too.
+        self.place.waits();
+        let said = tokio::select! {
+            biased;
+            said = self.client.say(&reply) => said,
+            () = self.place.must_leave() => return Event::MustLeave,
+        };
+        self.place.works();
+        match said {
             Ok(()) => self.listen().await,
             Err(error) => trouble(&error),
         }
     }
 
     /// Every refusal carries the session's id, so that a bounce leads to the log.
-    async fn say(&mut self, answer: &Answer) -> Result<(), ClientError> {
+    fn reply(&self, answer: &Answer) -> Reply {
         let mut reply = match answer {
             Answer::Own(reply) | Answer::Backend(reply) => reply.clone(),
             Answer::Refused(refusal) => refusal.reply(),
@@ -374,7 +376,7 @@ impl<'a> Session<'a> {
         if matches!(reply.code(), 400..) {
             reply.append(&format!(" [{}]", self.id));
         }
-        self.client.say(&reply).await
+        reply
     }
 
     async fn listen(&mut self) -> Event {

@@ -26,7 +26,12 @@ impl Machine {
                     }
                 }
             }
-            Phase::Mail(..) => self.refuse(phase, Refusal::Sequence("No recipient was taken")),
+            // RFC 2920 3.1: no error where DATA was pipelined behind recipients
+            // that were refused. The transaction ends, so that it is one only once.
+            Phase::Mail(..) => {
+                let answer = Answer::Refused(Refusal::Sequence("No recipient was taken"));
+                self.clear(phase.without_transaction(), answer)
+            }
             Phase::Failed(greeted, answer) => self.answer(Phase::Greeted(greeted), answer),
             Phase::Start | Phase::Greeted(_) | Phase::Chunks(..) => {
                 self.refuse(phase, Refusal::Sequence("Say MAIL and RCPT first"))

@@ -180,3 +180,32 @@ fn who_may_not_sign_in_now_hears_454_and_the_backend_nothing() {
     );
     assert!(!ended(&step));
 }
+
+/// RFC 2920 3.1: DATA may be pipelined behind RCPT, and must be refused when no
+/// recipient was taken. That is no error of the client.
+#[test]
+fn data_pipelined_behind_refused_recipients_is_no_error() {
+    let (mut machine, _) = after(Privacy::Clear, &transaction()[..4]);
+    for _ in 0..20 {
+        machine.advance(command("RCPT TO:<y@example.org>"));
+        machine.advance(Event::Judged(Verdict::Refuse(rate(Limit::Recipients))));
+        // The backend forgets the transaction too.
+        assert_eq!(
+            machine.advance(command("DATA")),
+            Step::Exchange(Command::Rset)
+        );
+        assert_eq!(code(&machine.advance(answered(250))), 503);
+        advance(&mut machine, command("MAIL FROM:<a@b.test>"));
+        assert_eq!(code(&machine.advance(answered(250))), 250);
+    }
+    assert_eq!(machine.errors(), 0);
+}
+
+#[test]
+fn data_again_and_again_without_a_recipient_uses_up_the_errors() {
+    let (mut machine, _) = after(Privacy::Clear, &transaction()[..4]);
+    machine.advance(command("DATA"));
+    machine.advance(answered(250));
+    let ends = (0..10).position(|_| ended(&machine.advance(command("DATA"))));
+    assert_eq!(ends, Some(5), "errors_max is 5");
+}
