@@ -383,7 +383,7 @@ fn goes_on_answering_when_all_places_are_taken() {
     let busy = r#"portcullis_connections_total{listener="mx",result="busy"}"#;
     let before = portcullis.metric(busy);
     for _ in 0..3 {
-        Smtp::connect(portcullis.mx).expect("421 4.3.2");
+        Smtp::connect(portcullis.mx).expect("421 4.7.0");
     }
     assert_metric(&portcullis, busy, before + 3.0);
     assert_metric(&portcullis, "portcullis_sessions_max", 5.0);

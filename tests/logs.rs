@@ -142,7 +142,7 @@ fn clients_closed_without_a_word_and_clients_without_room_are_logged() {
         .expect("never admitted")
     };
     let (mut first, _second) = (admitted(), admitted());
-    let turned_away = session_id(&Smtp::connect(portcullis.mx).expect("421 4.3.2"));
+    let turned_away = session_id(&Smtp::connect(portcullis.mx).expect("421 4.7.0"));
     first.say("GET / HTTP/1.1");
     assert_eq!(first.rest(), "");
 

@@ -228,7 +228,7 @@ fn one_client_more_than_sessions_max_hears_421() {
     let mut clients: Vec<_> = (0..5).map(|_| admitted()).collect();
 
     let mut sixth = Smtp::connect(portcullis.mx);
-    sixth.expect("421 4.3.2");
+    sixth.expect("421 4.7.0 SESSIONS_MAX");
     assert_eq!(sixth.rest(), "");
     for client in &mut clients {
         client.ask("NOOP", "250");

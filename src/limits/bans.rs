@@ -5,7 +5,7 @@
 //! further ban, and the rates go on deciding.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -69,7 +69,14 @@ pub(super) struct Bans {
     count: AtomicUsize,
     most: usize,
     first: Duration,
+    start: Instant,
+    /// When room was made last, in seconds since the start.
+    room_made: AtomicU64,
 }
+
+/// How often at most room is made in a table that is full, seconds: it reads the
+/// whole table.
+const MAKE_ROOM: u64 = 5;
 
 impl Bans {
     /// Bans of `first` at least, in `octets` of memory.
@@ -79,6 +86,8 @@ impl Bans {
             count: AtomicUsize::new(0),
             most: octets / OCTETS,
             first,
+            start: Instant::now(),
+            room_made: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +105,9 @@ impl Bans {
     pub(super) fn ban(&self, source: IpNet, reason: BanReason, now: Instant) -> Option<Duration> {
         if self.first.is_zero() {
             return None;
+        }
+        if self.count.load(Ordering::Relaxed) >= self.most {
+            self.make_room(now);
         }
         match self.table.entry(source) {
             Entry::Vacant(vacant) => {
@@ -135,6 +147,8 @@ impl Bans {
     /// Takes over what all instances together say of a source: how long it is
     /// banned from now.
     pub(super) fn learn(&self, source: IpNet, reason: BanReason, left: Duration, now: Instant) {
+        // Redis has no business banning for longer than we would.
+        let left = left.min(self.first.max(DAY));
         if let Some(mut ban) = self.table.get_mut(&source)
             && ban.until > now
         {
@@ -149,9 +163,23 @@ impl Bans {
 
     /// Forgets what is over for a day, one shard of the table at a time.
     pub(super) fn sweep(&self, now: Instant) {
+        self.keep(|ban| !forgotten(ban, now));
+    }
+
+    /// Forgets all bans that are over: those in force need the room.
+    fn make_room(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.start).as_secs();
+        let last = self.room_made.load(Ordering::Relaxed);
+        if last == 0 || since.saturating_sub(last) >= MAKE_ROOM {
+            self.room_made.store(since.max(1), Ordering::Relaxed);
+            self.keep(|ban| ban.until > now);
+        }
+    }
+
+    fn keep(&self, keep: impl Fn(&Ban) -> bool) {
         let mut gone = 0;
         self.table.retain(|_, ban| {
-            let keep = !forgotten(ban, now);
+            let keep = keep(ban);
             if !keep {
                 gone += 1;
             }
@@ -258,6 +286,16 @@ mod tests {
         bans.ban(source(2), BanReason::Flood, now);
         bans.learn(source(2), BanReason::Flood, 4 * HOUR, now);
         assert_eq!(bans.left(&source(2), now), Some(4 * HOUR));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_bans_that_are_over() {
+        let (bans, now) = (Bans::new(HOUR, OCTETS * 2), Instant::now());
+        bans.ban(source(1), BanReason::Flood, now);
+        bans.ban(source(2), BanReason::Flood, now + HOUR / 2);
+        let later = now + HOUR;
+        assert!(bans.ban(source(3), BanReason::Flood, later).is_some());
+        assert!(bans.left(&source(2), later).is_some());
     }
 
     #[test]

@@ -56,7 +56,7 @@ section! {
         /// Connections at once of a client; above it `421`. `off` for no bound.
         conn_max: ConnMax = "20", example "50";
         /// Connections at once in all. Above 80 % of it, clients that keep Portcullis waiting for ten seconds are closed, those that have done nothing useful yet first and sooner.
-        sessions_max: u32 = "10000", example "2000";
+        sessions_max: NonZeroU32 = "10000", example "2000";
         /// Messages of a client, counted at MAIL; above it `450`.
         msg_rate: Rate = "120/min burst 60", example "120/min burst 60";
         /// Recipients of a client, counted at RCPT; above it `452`.
@@ -79,7 +79,7 @@ section! {
         prefix_v6: PrefixV6 = "64", example "56";
         /// How many times as much as the next narrower one a wider network may.
         prefix_factor: Factor = "8", example "16";
-        /// Redis or Valkey in which all instances share rates, connections at once and bans; `rediss://` for TLS. When it is slow or gone, each instance's own limits decide.
+        /// Redis or Valkey in which all instances share rates, connections at once and bans; `rediss://` for TLS. When it is slow or gone, each instance's own limits decide. All instances need the same rates.
         #[secret]
         redis: Sharing = "off", example "redis://redis.example.org:6379/0";
     }

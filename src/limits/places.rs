@@ -2,8 +2,9 @@
 //! get up when they run out.
 //!
 //! Above 80 % of `SESSIONS_MAX` nobody may keep Portcullis waiting for a
-//! command longer than ten seconds, and who has done nothing useful yet has
-//! less time the fewer places are left, and ten seconds in all. A waiting client costs nothing but its
+//! command longer than ten seconds, nor for thirty in all without getting
+//! anything done. Who has done nothing useful yet has less time the fewer places
+//! are left, and ten seconds in all. A waiting client costs nothing but its
 //! place; the eyes of the keeper open only under stress.
 
 use std::sync::Arc;
@@ -20,8 +21,15 @@ const STRESS: usize = 80;
 /// How long a client may keep Portcullis waiting under stress.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may in all between two things that it gets done, however many
+/// commands it spreads its waiting over.
+const PATIENCE_IN_ALL: Duration = Duration::from_secs(30);
+
 /// How long one may that has done nothing useful, when no place is left.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often at most the log tells of it.
+const COMPLAIN: u64 = 10_000;
 
 /// How often the keeper looks.
 const ROUND: Duration = Duration::from_millis(250);
@@ -33,6 +41,10 @@ pub struct Places {
     guests: DashMap<u64, Arc<Guest>, RandomState>,
     numbers: AtomicU64,
     closing: AtomicBool,
+    /// Clients asked to leave since the log told of it.
+    asked: AtomicUsize,
+    /// When it did, in milliseconds since the start.
+    told: AtomicU64,
     start: Instant,
 }
 
@@ -47,7 +59,7 @@ pub struct Place {
 struct Guest {
     /// Milliseconds since the start of the house, plus one; 0 while we work for it.
     waiting_since: AtomicU64,
-    /// Milliseconds that we have waited in all before that.
+    /// Milliseconds that we have waited before that, since it got something done.
     waited: AtomicU64,
     useful: AtomicBool,
     call: Notify,
@@ -62,6 +74,8 @@ impl Places {
             guests: DashMap::default(),
             numbers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+            told: AtomicU64::new(0),
             start: Instant::now(),
         })
     }
@@ -131,12 +145,12 @@ impl Places {
             if since == 0 {
                 return false;
             }
+            let in_all = waited + Duration::from_millis(guest.waited.load(Ordering::Relaxed));
             if guest.useful.load(Ordering::Relaxed) {
-                return waited >= PATIENCE;
+                waited >= PATIENCE || in_all >= PATIENCE_IN_ALL
+            } else {
+                waited >= useless || in_all >= PATIENCE
             }
-            // However many commands it spreads its waiting over.
-            let before = Duration::from_millis(guest.waited.load(Ordering::Relaxed));
-            waited >= useless || before + waited >= PATIENCE
         });
         let mut asked = 0;
         for guest in overdue {
@@ -144,14 +158,24 @@ impl Places {
             asked += 1;
         }
         if asked > 0 {
-            tracing::warn!(
-                sessions = self.taken(),
-                sessions_max = self.most,
-                asked,
-                "places run out: idle clients are closed"
-            );
+            self.tell(asked, now);
         }
         asked
+    }
+
+    fn tell(&self, asked: usize, now: u64) {
+        self.asked.fetch_add(asked, Ordering::Relaxed);
+        let told = self.told.load(Ordering::Relaxed);
+        if told != 0 && now.saturating_sub(told) < COMPLAIN {
+            return;
+        }
+        self.told.store(now, Ordering::Relaxed);
+        tracing::warn!(
+            sessions = self.taken(),
+            sessions_max = self.most,
+            asked = self.asked.swap(0, Ordering::Relaxed),
+            "places run out: idle clients are closed"
+        );
     }
 
     /// From the full patience when stress begins to the shortest when no place is left.
@@ -186,9 +210,15 @@ impl Place {
         }
     }
 
-    /// The client has done something useful.
+    /// The client has begun something useful.
     pub fn useful(&self) {
         self.guest.useful.store(true, Ordering::Relaxed);
+    }
+
+    /// The client has got something done: a message, a sign-in.
+    pub fn done(&self) {
+        self.useful();
+        self.guest.waited.store(0, Ordering::Relaxed);
     }
 
     /// Whether the house closes.
@@ -302,6 +332,22 @@ mod tests {
         }
         taken[0].useful();
         assert_eq!(house.look_around(), 9);
+    }
+
+    #[test]
+    fn nobody_keeps_us_waiting_for_ever_in_small_pieces() {
+        let house = old_house(10);
+        let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
+        for place in &taken {
+            place.useful();
+            for _ in 0..4 {
+                waits_for(place, Duration::from_secs(8));
+                place.works();
+            }
+            waits_for(place, Duration::from_secs(1));
+        }
+        taken[0].done();
+        assert_eq!(house.look_around(), 8);
     }
 
     #[test]

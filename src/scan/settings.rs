@@ -89,12 +89,6 @@ impl Value for ScanTimeout {
     }
 }
 
-impl Value for NonZeroU16 {
-    fn parse(text: &str) -> Result<Self, String> {
-        Self::new(u16::parse(text)?).ok_or_else(|| "is zero".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -155,7 +155,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     );
     let limits = Arc::new(limits);
     count_limits(&limits);
-    let places = nofile::places(rooms.limits.sessions_max);
+    let places = nofile::places(rooms.limits.sessions_max.get());
     metrics::get()
         .sessions_max
         .set(i64::try_from(places).unwrap_or(i64::MAX));

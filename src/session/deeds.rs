@@ -25,7 +25,7 @@ impl Session<'_> {
         let line = tokio::select! {
             biased;
             line = self.client.line(Bound::Auth) => line,
-            () = self.place.must_leave() => return Event::MustLeave,
+            () = self.place.called() => return self.summons(),
         };
         self.place.works();
         match line {
@@ -62,7 +62,7 @@ impl Session<'_> {
         let upgraded = tokio::select! {
             biased;
             upgraded = handshake => upgraded,
-            () = self.place.must_leave() => return Event::MustLeave,
+            () = self.place.called() => return self.summons(),
         };
         self.place.works();
         match upgraded {
@@ -214,7 +214,7 @@ impl Session<'_> {
         let discarded = tokio::select! {
             biased;
             discarded = body::discard(&mut self.client, self.limits, octets) => discarded,
-            () = self.place.must_leave() => return Event::MustLeave,
+            () = self.place.called() => return self.summons(),
         };
         self.place.works();
         match discarded {

@@ -9,13 +9,19 @@ use std::time::Duration;
 
 use super::Session;
 use super::admit::Source;
-use super::machine::{Event, Question};
+use super::machine::{Answer, Event, Question};
 use super::refusal::Refusal;
 use crate::limits::Charge;
 use crate::policy::{self, Mode, Stage, Verdict};
 
 /// Errors that are not held up: everybody makes some.
 const FREE_ERRORS: u32 = 2;
+
+/// Refusals in a row that are not held up: a list may hold many dead addresses.
+const FREE_REFUSALS: u32 = 50;
+
+/// The pause before each further one: they cost work, though they are no errors.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// The first pause of a client in error; each further error doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -90,27 +96,37 @@ impl Session<'_> {
 
     /// Holds up the reply to a client in error: a little, then longer and
     /// longer up to `TARPIT`. It costs a timer, and a place; so not under stress.
-    pub(super) async fn hold_up(&mut self) {
+    pub(super) async fn hold_up(&mut self, answer: &Answer) {
         let errors = self.machine.errors();
-        if errors <= self.errors {
-            return;
-        }
+        let erred = errors > self.errors;
         self.errors = errors;
+        match answer {
+            Answer::Own(_) => {}
+            Answer::Backend(reply) if reply.code() < 400 => self.refusals = 0,
+            Answer::Backend(_) | Answer::Refused(_) => {
+                self.refusals = self.refusals.saturating_add(1);
+            }
+        }
         let settings = &self.service.settings;
         if self.service.policy.mode == Mode::Monitor {
-            if errors == settings.error_max.saturating_add(1) {
+            if erred && errors == settings.error_max.saturating_add(1) {
                 self.would_refuse(&Refusal::TooManyErrors);
             }
             return;
         }
-        let Some(doublings) = errors.checked_sub(FREE_ERRORS + 1) else {
-            return;
+        let for_errors = match errors.checked_sub(FREE_ERRORS + 1) {
+            Some(doublings) if erred => 1_u32
+                .checked_shl(doublings)
+                .and_then(|factor| FIRST_PAUSE.checked_mul(factor))
+                .unwrap_or(Duration::MAX),
+            _ => Duration::ZERO,
         };
-        let pause = 1_u32
-            .checked_shl(doublings)
-            .and_then(|factor| FIRST_PAUSE.checked_mul(factor))
-            .unwrap_or(Duration::MAX)
-            .min(settings.tarpit);
+        let for_refusals = if self.refusals > FREE_REFUSALS {
+            REFUSAL_PAUSE
+        } else {
+            Duration::ZERO
+        };
+        let pause = for_errors.max(for_refusals).min(settings.tarpit);
         if pause.is_zero() || self.place.stressed() || self.client.flush().await.is_err() {
             return;
         }

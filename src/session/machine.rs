@@ -175,6 +175,8 @@ pub struct Machine {
     errors: u32,
     /// Commands that moved no mail since the last message.
     junk: u32,
+    /// Messages taken and sign-ins.
+    done: u32,
     state: State,
 }
 
@@ -187,6 +189,7 @@ impl Machine {
             link: None,
             errors: 0,
             junk: 0,
+            done: 0,
             state: State::Opening,
         }
     }
@@ -198,6 +201,7 @@ impl Machine {
             (State::Over, _) | (_, Event::Gone) => Step::End(Ending::Gone),
             (_, Event::TimedOut) => end(Refusal::TimedOut),
             (_, Event::MustLeave) => end(Refusal::Shed),
+            (State::Pending(..), Event::Draining) => end(Refusal::ShuttingDown),
             (State::Opening, Event::SpokeFirst) => end(Refusal::EarlyTalker),
             (State::Opening, Event::Opened) => {
                 let text = format!(
@@ -248,6 +252,11 @@ impl Machine {
     /// Protocol errors so far.
     pub fn errors(&self) -> u32 {
         self.errors
+    }
+
+    /// Messages that the backend has taken, and sign-ins.
+    pub fn done(&self) -> u32 {
+        self.done
     }
 
     /// Octets of the chunks taken so far in this transaction.

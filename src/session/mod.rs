@@ -113,7 +113,7 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
     let mut journal = Journal::new(id, listener, caller.peer, service.log_addresses);
     let admitted = tokio::select! {
         biased;
-        () = place.must_leave() => None,
+        () = place.called() => None,
         admitted = timeout(
             service.settings.timeout_handshake,
             admit(&service, caller, &mut journal),
@@ -129,6 +129,7 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
         Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(FailedHandshake, &reason),
         Some(Ok(Err(NotAdmitted::TurnedAway))) => {}
         Some(Err(_)) => journal.cut_off(FailedHandshake, &"no handshake in time"),
+        None if place.closing() => journal.cut_off(Busy, &"shutting down"),
         None => journal.cut_off(Busy, &"places run out"),
     }
 }
@@ -160,6 +161,10 @@ struct Session<'a> {
     messages: u32,
     /// Errors that the client has been held up for.
     errors: u32,
+    /// Refusals in a row.
+    refusals: u32,
+    /// What the machine had got done when we last looked.
+    done: u32,
 }
 
 /// The message that is kept for scanners.
@@ -263,6 +268,8 @@ impl<'a> Session<'a> {
             recipient: None,
             messages: 0,
             errors: 0,
+            refusals: 0,
+            done: 0,
         }
     }
 
@@ -348,10 +355,13 @@ impl<'a> Session<'a> {
             self.machine.envelope(),
             self.recipient.take().as_ref(),
         );
-        if self.machine.identity().is_some() || self.machine.envelope().is_some() {
+        if self.machine.done() > self.done {
+            self.done = self.machine.done();
+            self.place.done();
+        } else if self.machine.envelope().is_some() {
             self.place.useful();
         }
-        self.hold_up().await;
+        self.hold_up(answer).await;
         let reply = self.reply(answer);
         // Who does not read keeps us waiting too.
         self.place.waits();
@@ -364,6 +374,15 @@ impl<'a> Session<'a> {
         match said {
             Ok(()) => self.listen().await,
             Err(error) => trouble(&error),
+        }
+    }
+
+    /// Why the client was called.
+    fn summons(&self) -> Event {
+        if self.place.closing() {
+            Event::Draining
+        } else {
+            Event::MustLeave
         }
     }
 

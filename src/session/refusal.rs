@@ -240,7 +240,7 @@ impl Refusal {
                 4,
                 5,
                 3,
-                "Too many recipients in one message; send the rest in another",
+                "RCPT_MAX reached; send the rest in another message",
             ),
             Self::Policy(finding) => return of_finding(finding),
             Self::SignInLater(finding) => {
@@ -256,14 +256,20 @@ impl Refusal {
                 "No room for this message now; try again later",
             ),
             Self::Content { .. } => (550, 5, 7, 1, "Message refused"),
-            Self::Shed => (421, 4, 4, 2, "Too busy to wait for you; try again later"),
+            Self::Shed => (
+                421,
+                4,
+                4,
+                2,
+                "Too busy to wait (SESSIONS_MAX is near); try again in 30 s",
+            ),
             Self::Body(BodyOffence::BareCr) => (554, 5, 6, 0, "CR without LF in the message"),
             Self::Body(BodyOffence::BareLf) => (554, 5, 6, 0, "LF without CR in the message"),
             Self::Body(BodyOffence::Nul) => (554, 5, 6, 0, "NUL in the message"),
             Self::Body(BodyOffence::LineTooLong) => {
                 (554, 5, 6, 0, "A line of the message is too long")
             }
-            Self::TooManyErrors => (421, 4, 7, 0, "Too many errors; closing"),
+            Self::TooManyErrors => (421, 4, 7, 0, "Too many errors (ERROR_MAX); closing"),
             Self::BackendGone => (
                 451,
                 4,
@@ -302,7 +308,7 @@ impl Refusal {
             Self::TimedOut => (421, 4, 4, 2, "Timeout; closing"),
             Self::TooSlow => (421, 4, 4, 2, "Message comes too slowly; closing"),
             Self::ShuttingDown => (421, 4, 3, 2, "Service shutting down; try again soon"),
-            Self::Busy => (421, 4, 3, 2, "Too many connections; try again later"),
+            Self::Busy => (421, 4, 7, 0, "SESSIONS_MAX reached; try again in 30 s"),
         };
         (code, class, subject, detail, text.to_owned())
     }

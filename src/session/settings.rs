@@ -17,7 +17,7 @@ section! {
         error_max: u32 = "10", example "5";
         /// Commands that move no mail (NOOP, RSET, HELO, EHLO, VRFY, EXPN, ETRN, HELP) between two messages of a session; each one more is an error.
         junk_max: u32 = "30", example "10";
-        /// Longest pause before the reply to a client in error. The third error is held up for a quarter of a second, each further one twice as long. `0s` for none.
+        /// Longest pause before the reply to a client in error. The third error is held up for a quarter of a second, each further one twice as long; beyond fifty refusals in a row, each one for a tenth of a second. `0s` for none.
         tarpit: Duration = "5s", example "0s";
         /// Pause before the greeting; whoever speaks first is refused (`554`).
         greet_delay: Duration = "0s", example "2s";

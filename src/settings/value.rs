@@ -1,6 +1,7 @@
 //! The value of a setting, read from text; here the types that the standard
 //! library already has.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +73,18 @@ macro_rules! integers {
     )*};
 }
 integers!(u16, u32, u64, usize);
+
+impl Value for NonZeroU32 {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::new(u32::parse(text)?).ok_or_else(|| "is zero".into())
+    }
+}
+
+impl Value for NonZeroU16 {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::new(u16::parse(text)?).ok_or_else(|| "is zero".into())
+    }
+}
 
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {

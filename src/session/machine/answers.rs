@@ -217,6 +217,7 @@ impl Machine {
         };
         match phase {
             Phase::Greeted(mut greeted) => {
+                self.done = self.done.saturating_add(1);
                 greeted.identity = Some(Identity {
                     login: guess.login(),
                     relogin,

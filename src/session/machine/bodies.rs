@@ -56,7 +56,12 @@ impl Machine {
                 };
                 return self.discard(phase, bdat, answer);
             }
-            Phase::Mail(..) | Phase::Start | Phase::Greeted(_) => {
+            // Pipelined behind recipients that were refused: see `data`.
+            Phase::Mail(..) => {
+                let answer = Answer::Refused(Refusal::Sequence("No recipient was taken"));
+                return self.discard(phase, bdat, answer);
+            }
+            Phase::Start | Phase::Greeted(_) => {
                 let refusal = Refusal::Sequence("Say MAIL and RCPT first");
                 if let Some(ending) = self.count_error() {
                     return Step::End(ending);
@@ -99,7 +104,7 @@ impl Machine {
         match moved {
             Moved::Answered(reply) => match class(&reply) {
                 Class::Done => {
-                    self.junk = 0;
+                    self.message_taken();
                     self.answer(phase, Answer::Backend(reply))
                 }
                 Class::Refused => self.answer(phase, Answer::Backend(reply)),
@@ -154,7 +159,7 @@ impl Machine {
         match moved {
             Moved::Answered(reply) => match (class(&reply), phase) {
                 (Class::Done, phase) if bdat.last => {
-                    self.junk = 0;
+                    self.message_taken();
                     self.answer(phase.without_transaction(), Answer::Backend(reply))
                 }
                 (Class::Done, Phase::Mail(greeted, envelope)) => self.answer(
@@ -185,12 +190,14 @@ impl Machine {
         }
     }
 
+    fn message_taken(&mut self) {
+        self.junk = 0;
+        self.done = self.done.saturating_add(1);
+    }
+
     pub(super) fn discarded(&mut self, phase: Phase, bdat: Bdat, answer: Answer) -> Step {
         match phase {
-            // Too large: what the backend has of the message must go.
-            Phase::Mail(_, ref envelope) if envelope.recipients.is_empty() => {
-                self.answer(phase, answer)
-            }
+            // What the backend has of the message must go.
             Phase::Mail(..) | Phase::Chunks(..) => {
                 self.clear(after_chunk(phase, bdat, &answer), answer)
             }
