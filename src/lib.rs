@@ -6,6 +6,7 @@
 //! ```text
 //! main            start, exit code
 //! demo            an example backend and the proxy before it
+//! check           looks for what is wrong before clients find out
 //! config          puts the rooms' Settings together, checks them, explains them
 //! server          the process: listen, accept, drain, admin
 //! session         one client connection
@@ -40,6 +41,7 @@
 //!   (RFC 5321 appendix F.2 lets it be ignored).
 
 pub mod backend;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod limits;

@@ -1,0 +1,246 @@
+//! The open-relay probe: offers a guarded server foreign recipients as they
+//! would come through the proxy without its guard, and takes them back.
+//!
+//! Never DATA: there is no message that could be delivered.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Fault, Finding};
+use crate::backend::{Backend, Client, Conversation, Dialect, Introduction, Lost, OpenError};
+use crate::policy::{self, Mode, Relay};
+use crate::smtp::command::Command;
+use crate::smtp::path::{AddressError, HeloName};
+use crate::smtp::reply::Reply;
+
+/// Somebody whom no server knows: these networks are for examples (RFC 5737).
+const STRANGER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
+const DESTINATION: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
+
+/// An address literal, since a server may look a name up (RFC 5321 4.1.3).
+const HELLO: &str = "[192.0.2.1]";
+
+/// Tried in turn: some servers take no null reverse-path.
+const SENDERS: [&str; 2] = ["MAIL FROM:<>", "MAIL FROM:<portcullis-check@example.com>"];
+
+/// No mailbox of anybody's. The first domain exists, the second never will
+/// (RFC 2606): a server may refuse either for that, and still relay.
+const RECIPIENTS: [&str; 2] = [
+    "RCPT TO:<portcullis-check@example.com>",
+    "RCPT TO:<portcullis-check@open-relay-probe.invalid>",
+];
+
+/// Every server must take this one (RFC 5321 4.5.1).
+const CONTROL: &str = "RCPT TO:<postmaster>";
+
+/// What the server makes of foreign recipients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It takes one.
+    Taken,
+    /// It does not relay for such a client; its words.
+    Refused(String),
+    /// It refuses for a reason that says nothing about relaying; its words.
+    Unclear(String),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    #[error("{0}")]
+    Own(#[from] AddressError),
+    #[error("{0}")]
+    Command(#[from] crate::smtp::command::CommandError),
+}
+
+/// Probes the server and says what its answer means under these settings.
+pub(super) async fn look_at(
+    backend: &Backend,
+    address: &str,
+    policy: &policy::Settings,
+) -> Finding {
+    const WHAT: &str = "open relay";
+    let guard_off = match (policy.mode, policy.relay) {
+        (Mode::Monitor, _) => Some("MODE=monitor"),
+        (Mode::Enforce, Relay::Backend) => Some("RELAY=backend"),
+        (Mode::Enforce, Relay::Guard) => None,
+    };
+    let (who, answer) = match probe(backend).await {
+        Ok(probed) => probed,
+        Err(error) => {
+            let text = format!("{address}: cannot be found out: {error}");
+            return Finding::bad(Fault::Unavailable, WHAT, text);
+        }
+    };
+    match (answer, guard_off) {
+        (Answer::Taken, Some(setting)) => Finding::bad(
+            Fault::OpenRelay,
+            WHAT,
+            format!(
+                "THE RELAY IS OPEN: {address} takes foreign recipients from {who}, and with {setting} the proxy hands on all of them; set PORTCULLIS_RELAY=guard and PORTCULLIS_MODE=enforce, or make the backend refuse"
+            ),
+        ),
+        (Answer::Taken, None) => Finding::good(
+            WHAT,
+            format!(
+                "shut by the proxy alone: {address} would take foreign recipients from {who}; RELAY=guard is what keeps the relay shut"
+            ),
+        ),
+        (Answer::Refused(words), _) => Finding::good(
+            WHAT,
+            format!("shut: {address} itself refuses foreign recipients from {who}: {words}"),
+        ),
+        (Answer::Unclear(words), Some(setting)) => Finding::warning(
+            WHAT,
+            format!(
+                "{address} refuses the probe from {who}, not clearly for relaying, and with {setting} it decides alone: {words}"
+            ),
+        ),
+        (Answer::Unclear(words), None) => Finding::good(
+            WHAT,
+            format!(
+                "shut by the proxy; {address} refuses the probe from {who}, not clearly for relaying: {words}"
+            ),
+        ),
+    }
+}
+
+/// Whom the server took the probe to come from, and its answer.
+async fn probe(backend: &Backend) -> Result<(String, Answer), ProbeError> {
+    let client = Client {
+        source: STRANGER,
+        destination: DESTINATION,
+        hello: HeloName::parse(HELLO)?,
+        protocol: Dialect::Esmtp,
+        login: None,
+    };
+    let stranger = || format!("the outside address {}", STRANGER.ip());
+    let mut conversation = match backend.open(&client).await {
+        Ok(conversation) => conversation,
+        // It knows the client by then, and will have nothing to do with it.
+        Err(OpenError::Refused(reply)) => {
+            return Ok((stranger(), Answer::Unclear(words(&reply))));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let who = match conversation.introduction {
+        Introduction::Xclient | Introduction::Proxy => stranger(),
+        Introduction::Received | Introduction::None => "the proxy's own address".to_owned(),
+    };
+    let answer = offer(&mut conversation).await?;
+    // Whatever it has taken, it shall forget; leaving does the same.
+    let _ = conversation.exchange(&Command::Rset).await;
+    conversation.quit().await;
+    Ok((who, answer))
+}
+
+/// The answer to the recipients, or else to the sender.
+async fn offer(conversation: &mut Conversation) -> Result<Answer, ProbeError> {
+    for sender in SENDERS {
+        let reply = ask(conversation, sender).await?;
+        if reply.is_positive_completion() {
+            return recipients(conversation).await;
+        }
+        match reply.code() {
+            // Nobody sends anything without signing in (RFC 4954 6).
+            530 => return Ok(Answer::Refused(words(&reply))),
+            421 => return Ok(Answer::Unclear(words(&reply))),
+            _ => {}
+        }
+    }
+    Ok(Answer::Unclear("no sender is taken".to_owned()))
+}
+
+async fn recipients(conversation: &mut Conversation) -> Result<Answer, ProbeError> {
+    let mut refusals: Vec<Reply> = Vec::new();
+    for recipient in RECIPIENTS {
+        match ask(conversation, recipient).await {
+            Ok(reply) if reply.is_positive_completion() => return Ok(Answer::Taken),
+            Ok(reply) => refusals.push(reply),
+            // It hung up over the recipient before: that answer stands.
+            Err(_) if !refusals.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let control = ask(conversation, CONTROL).await.ok();
+    let answers = refusals.iter().map(|reply| told(reply, control.as_ref()));
+    let mut answers: Vec<Answer> = answers.collect();
+    answers.sort_by_key(|answer| matches!(answer, Answer::Unclear(_)));
+    let clearest = answers.into_iter().next();
+    Ok(clearest.unwrap_or_else(|| Answer::Unclear("no answer".to_owned())))
+}
+
+async fn ask(conversation: &mut Conversation, line: &str) -> Result<Reply, ProbeError> {
+    Ok(conversation
+        .exchange(&Command::parse(line.as_bytes())?)
+        .await?)
+}
+
+/// What the refusal of a foreign recipient means. Only a permanent one for a
+/// reason of policy (RFC 3463 3.8), or without a code of that kind, is about
+/// relaying, and only if the server's own postmaster fares better: a block list
+/// says the same to both. One about a mailbox, a domain or the moment might be
+/// gone for the next recipient.
+fn told(refusal: &Reply, control: Option<&Reply>) -> Answer {
+    let policy = refusal
+        .enhanced()
+        .is_none_or(|enhanced| enhanced.subject == 7);
+    let alike = control.is_some_and(|control| {
+        control.code() == refusal.code() && control.enhanced() == refusal.enhanced()
+    });
+    if refusal.code() >= 500 && policy && !alike {
+        Answer::Refused(words(refusal))
+    } else {
+        Answer::Unclear(words(refusal))
+    }
+}
+
+fn words(reply: &Reply) -> String {
+    let enhanced = reply.enhanced();
+    let enhanced = enhanced.map(|code| format!("{code} ")).unwrap_or_default();
+    format!("{} {enhanced}{}", reply.code(), reply.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_for_policy_proves_the_relay_shut() {
+        let taken = Reply::new(250, None, "2.1.5 Ok");
+        let told = |code, text| told(&Reply::new(code, None, text), Some(&taken));
+        for (code, text) in [
+            (554, "5.7.1 Relay access denied"),
+            (530, "5.7.0 Authentication required"),
+            (550, "relaying denied"),
+        ] {
+            assert!(
+                matches!(told(code, text), Answer::Refused(_)),
+                "{code} {text}"
+            );
+        }
+        for (code, text) in [
+            (450, "4.7.1 Greylisted"),
+            (450, "4.1.2 Domain not found"),
+            (556, "5.1.10 Domain does not accept mail"),
+            (550, "5.1.1 User unknown"),
+            (421, "busy"),
+        ] {
+            assert!(
+                matches!(told(code, text), Answer::Unclear(_)),
+                "{code} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_who_is_refused_everything_proves_nothing() {
+        let blocked = Reply::new(554, None, "5.7.1 blocked using a list");
+        assert!(matches!(told(&blocked, Some(&blocked)), Answer::Unclear(_)));
+    }
+}
