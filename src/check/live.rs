@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use super::{Fault, Finding, relay};
 use crate::backend::address::{Address, Place};
-use crate::backend::{self, Backend, Introduction, OpenError, Probed, TlsState};
+use crate::backend::{self, Backend, Introduction, Probed, TlsState};
 use crate::config::Parts;
 use crate::limits::shared::Sharing;
 use crate::policy;
@@ -22,6 +23,10 @@ use crate::tls::{BackendTls, Inspector, Presented};
 /// Longest wait for one answer of a guarded server, if `TIMEOUT_BACKEND_REPLY`
 /// is not shorter: whoever asks is sitting there.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest wait for the backend's name to be looked up, for an address that
+/// only makes a sentence complete.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -44,7 +49,12 @@ pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
             tokio::spawn(visit.pay())
         });
         for visit in visits.collect::<Vec<_>>() {
-            findings.extend(visit.await.unwrap_or_default());
+            // What was not looked at to the end must not pass for good.
+            let broke = |error| {
+                let text = format!("cannot be looked at: {error}");
+                vec![Finding::bad(Fault::Unavailable, "backend", text)]
+            };
+            findings.extend(visit.await.unwrap_or_else(broke));
         }
     }
     if let Some(settings) = &parts.scan {
@@ -88,7 +98,11 @@ impl Visit {
                 findings.push(Finding::bad(Fault::Unavailable, "backend", text));
             }
         }
-        if probed.as_ref().map_or_else(OpenError::is_tls, |_| true) {
+        let offers_tls = match &probed {
+            Ok(probed) => !matches!(probed.tls, TlsState::NotOffered),
+            Err(error) => error.is_tls(),
+        };
+        if offers_tls {
             findings.extend(self.certificate(&backend).await);
         }
         if let Ok(probed) = &probed {
@@ -220,7 +234,7 @@ async fn own_address(place: &Place) -> Option<IpAddr> {
         socket.connect(to).await?;
         socket.local_addr()
     };
-    let way: io::Result<_> = way.await;
+    let way: io::Result<_> = timeout(LOOKUP_PATIENCE, way).await.ok()?;
     way.ok().map(|own| own.ip())
 }
 
