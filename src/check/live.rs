@@ -99,7 +99,7 @@ impl Visit {
             }
         }
         let offers_tls = match &probed {
-            Ok(probed) => !matches!(probed.tls, TlsState::NotOffered),
+            Ok(probed) => matches!(probed.tls, TlsState::Encrypted(_) | TlsState::NotWanted),
             Err(error) => error.is_tls(),
         };
         if offers_tls {
@@ -152,12 +152,20 @@ impl Visit {
         }
     }
 
-    /// Whose certificate it has; nothing where it has none, or no TLS to show it by.
+    /// Whose certificate it has, and whether that would verify.
     async fn certificate(&self, backend: &Backend) -> Option<Finding> {
         const WHAT: &str = "backend certificate";
         // A bad file of authorities has been found among the files.
         let inspector = Inspector::new(self.settings.backend_tls_ca.as_deref()).ok()?;
-        let presented = backend.certificate(&inspector).await.ok()?;
+        let presented = match backend.certificate(&inspector).await {
+            Ok(presented) => presented,
+            Err(error) => {
+                let text = self.tell(&format!(
+                    "cannot be seen, so it cannot be verified: {error}"
+                ));
+                return Some(Finding::warning(WHAT, text));
+            }
+        };
         let text = described(&presented);
         Some(match (&presented.complaint, self.settings.backend_tls) {
             (None, _) => Finding::good(WHAT, self.tell(&format!("{text}; it verifies"))),

@@ -3,20 +3,18 @@
 //!
 //! Never DATA: there is no message that could be delivered.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Fault, Finding};
 use crate::backend::{Backend, Client, Conversation, Dialect, Introduction, Lost, OpenError};
 use crate::policy::{self, Mode, Relay};
-use crate::smtp::command::Command;
+use crate::smtp::command::{Command, CommandError};
 use crate::smtp::path::{AddressError, HeloName};
 use crate::smtp::reply::Reply;
 
 /// Somebody whom no server knows: these networks are for examples (RFC 5737).
-const STRANGER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
-const DESTINATION: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
+const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
+const DESTINATION: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
 
 /// An address literal, since a server may look a name up (RFC 5321 4.1.3).
 const HELLO: &str = "[192.0.2.1]";
@@ -52,10 +50,10 @@ enum ProbeError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Lost(#[from] Lost),
-    #[error("{0}")]
-    Own(#[from] AddressError),
-    #[error("{0}")]
-    Command(#[from] crate::smtp::command::CommandError),
+    #[error(transparent)]
+    Name(#[from] AddressError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }
 
 /// Probes the server and says what its answer means under these settings.
@@ -146,9 +144,12 @@ async fn offer(conversation: &mut Conversation) -> Result<Answer, ProbeError> {
         if reply.is_positive_completion() {
             return recipients(conversation).await;
         }
+        // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
+        let may_ask_for_tls =
+            conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
         match reply.code() {
             // Nobody sends anything without signing in (RFC 4954 6).
-            530 => return Ok(Answer::Refused(words(&reply))),
+            530 if !may_ask_for_tls => return Ok(Answer::Refused(words(&reply))),
             421 => return Ok(Answer::Unclear(words(&reply))),
             _ => {}
         }
