@@ -250,10 +250,36 @@ fn a_refusal_for_another_reason_proves_nothing() {
         "ok",
         &["itself refuses", "sign in first"],
     );
+    let wants_tls = Scripted::start(&[
+        ("EHLO", &[Act::Say("250-old.test\r\n250 STARTTLS")]),
+        ("MAIL", &[Act::Say("530 5.7.0 encrypt first")]),
+    ]);
+    live(
+        wants_tls.address,
+        &[("RELAY", "backend"), ("BACKEND_TLS", "off")],
+    )
+    .has("backend TLS", "ok", &["BACKEND_TLS=off"])
+    .has("backend certificate", "warning", &["cannot be seen"])
+    .has("open relay", "warning", &["not clearly"]);
     let leaving = Scripted::start(&[("RCPT", &[Act::Close])]);
     live(leaving.address, &[])
         .ends_with(69)
         .has("open relay", "error", &["cannot be found out"]);
+}
+
+#[test]
+fn a_backend_that_breaks_at_tls_is_told_of() {
+    let broken = Scripted::start(&[
+        ("EHLO", &[Act::Say("250-old.test\r\n250 STARTTLS")]),
+        ("STARTTLS", &[Act::Say("454 4.7.0 TLS not available")]),
+    ]);
+    live(broken.address, &[])
+        .ends_with(0)
+        .has("backend TLS", "warning", &["breaks", "plain text"])
+        .has("open relay", "ok", &["RELAY=guard"]);
+    live(broken.address, &[("BACKEND_TLS", "encrypt")])
+        .ends_with(69)
+        .has("backend", "error", &["TLS"]);
 }
 
 #[test]
