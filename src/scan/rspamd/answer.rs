@@ -5,7 +5,8 @@
 //! actions of an admin's own are marks. `greylist` is none of these: where
 //! rspamd's greylisting is at work it says `soft reject`, and `greylist` means
 //! that nobody remembers the message, so that it would be deferred for ever.
-//! rspamd's own milter delivers it, too.
+//! rspamd's own milter delivers it, too. `is_skipped` means nothing: it is true
+//! of whatever was decided without all rules, GTUBE's refusal among them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -36,9 +37,6 @@ pub(super) fn opinions(answer: &[u8]) -> Result<Vec<Opinion>, ScanError> {
     let answer: Map<String, Value> =
         serde_json::from_slice(answer).map_err(|_| nonsense("its answer is no JSON object"))?;
     let opinion = |word| Opinion::new(Scanner::Rspamd, word);
-    if answer.get("is_skipped").and_then(Value::as_bool) == Some(true) {
-        return Ok(vec![opinion(Word::Clean)]);
-    }
     let action = answer.get("action").and_then(Value::as_str);
     let action = action.ok_or_else(|| nonsense("its answer names no action"))?;
     let score = answer.get("score").and_then(Value::as_f64);

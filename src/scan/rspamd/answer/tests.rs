@@ -50,8 +50,9 @@ fn every_action_has_its_word() {
 }
 
 #[test]
-fn what_was_skipped_is_clean() {
-    assert_eq!(words(r#"{"is_skipped": true}"#), [Word::Clean]);
+fn what_was_decided_without_all_rules_counts() {
+    let gtube = action("reject", r#", "is_skipped": true"#);
+    assert_eq!(words(&gtube).pop(), Some(Word::Refuse { reply: None }));
 }
 
 #[test]
