@@ -7,32 +7,40 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod attachments;
 mod certs;
 mod clamd;
 mod client;
 mod command;
 mod daemon;
+mod judged;
 mod letters;
 mod milters;
 mod portcullis;
 mod ports;
 mod postfix;
 mod redis;
+mod rspamd;
 mod scripted;
+mod sham;
 mod spamd;
 
+pub use attachments::{attachment, zipped};
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::Smtp;
 pub use command::{Finished, Running, run};
 pub use daemon::Daemon;
+pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam};
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use milters::{Opendkim, Pymilter};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
 pub use redis::Redis;
+pub use rspamd::Rspamd;
 pub use scripted::{Act, Scripted};
+pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
 
 use std::time::{Duration, Instant};
