@@ -67,7 +67,7 @@ impl Arrived {
             let head = String::from_utf8_lossy(head);
             panic!("{difference}\nbehind {head}");
         }
-        let fields = fields(&String::from_utf8(head.to_vec()).unwrap());
+        let fields = fields(&String::from_utf8_lossy(head));
         let of_postfix = [
             "Return-Path: ",
             "X-Original-To: ",
