@@ -123,7 +123,7 @@ impl Journal {
         recipient: Option<&ForwardPath>,
     ) {
         self.refusals = self.refusals.saturating_add(1);
-        let reply = one_line(&refusal.reply());
+        let reply = self.reason(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, None);
     }
 
@@ -134,7 +134,7 @@ impl Journal {
         envelope: Option<&Envelope>,
         recipient: Option<&ForwardPath>,
     ) {
-        let reply = one_line(&refusal.reply());
+        let reply = self.reason(refusal);
         self.line_of_refusal(refusal.name(), &reply, envelope, recipient, Some("refuse"));
     }
 
@@ -263,7 +263,7 @@ impl Journal {
         began: Instant,
         refusal: &Refusal,
     ) {
-        let reply = Some(one_line(&refusal.reply()));
+        let reply = Some(self.reason(refusal));
         self.line_of_message(envelope, octets, began, reply, "refused");
     }
 
@@ -353,6 +353,14 @@ impl Journal {
     fn user(&self) -> Option<String> {
         let user = self.user.as_deref()?;
         Some(self.addresses.mailbox(user))
+    }
+
+    /// What a refusal of ours says. About content it may be a scanner's words.
+    fn reason(&self, refusal: &Refusal) -> String {
+        match refusal {
+            Refusal::Content { reply, .. } => self.words(reply),
+            _ => one_line(&refusal.reply()),
+        }
     }
 
     /// What the backend said. Its text likes to name the mailbox or the client
