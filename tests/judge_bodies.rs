@@ -367,3 +367,105 @@ fn a_client_that_leaves_between_chunks_takes_them_along() {
     }
     assert_eq!(postfix.messages(0).len(), 2);
 }
+
+/// What was kept of it is gone with the refusal, and what follows is no commands.
+#[test]
+fn chunks_that_are_refused_are_given_back_and_the_next_message_passes() {
+    let (postfix, sham) = (
+        Postfix::start(Options::default()),
+        Sham::start(Manner::Clean),
+    );
+    let address = sham.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("CLAMAV", address.as_str()),
+        ("SPOOL_DIR", folder.path().to_str().unwrap()),
+        ("SPOOL_BUFFER", "16K"),
+        ("SPOOL_DISK", "120K"),
+        ("MAX_SIZE", "200K"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let good = torture("chunk", 100 << 10);
+    let smuggled = [&good[..9 << 10], b"bare\n.\nMAIL FROM:<x@y.test>\r\n"].concat();
+    for (second, expected) in [
+        (vec![b'x'; 120 << 10], "552 5.3.4"),
+        (vec![b'\n'; 10 << 10], "554 5.6.0"),
+        (smuggled, "554 5.6.0"),
+        (good[..60 << 10].to_vec(), "452 4.3.1"),
+    ] {
+        client.ask(&format!("MAIL FROM:<{SENDER}>"), "250");
+        client.ask(&format!("RCPT TO:<{RECIPIENT}>"), "250");
+        // RFC 3030 2: all at once; each chunk is answered.
+        let mut wire = Vec::new();
+        for (chunk, last) in [(&good, ""), (&second, ""), (&good, " LAST")] {
+            wire.extend_from_slice(format!("BDAT {}{last}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+        }
+        wire.extend_from_slice(b"NOOP\r\n");
+        client.send(&wire);
+        client.expect("250");
+        client.expect(expected);
+        client.expect(expected);
+        client.expect("250 2.0.0 OK");
+        wait_until_held(&portcullis, folder.path(), 0);
+    }
+    // The last chunk may be empty.
+    client.ask(&format!("MAIL FROM:<{SENDER}>"), "250");
+    client.ask(&format!("RCPT TO:<{RECIPIENT}>"), "250");
+    client.send(format!("BDAT {}\r\n", good.len()).as_bytes());
+    client.send(&good);
+    client.send(b"BDAT 0 LAST\r\n");
+    client.expect("250 2.0.0 ");
+    client.expect("250 2.0.0 Ok: queued");
+    Arrived::at(&postfix, &good);
+    assert_eq!(postfix.messages(0).len(), 1);
+}
+
+#[test]
+fn a_body_that_stalls_or_never_ends_is_cut_off_and_given_back() {
+    let (backend, sham) = (Scripted::start(&[]), Sham::start(Manner::Clean));
+    let address = sham.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("CLAMAV", address.as_str()),
+        ("SPOOL_DIR", folder.path().to_str().unwrap()),
+        ("SPOOL_BUFFER", "16K"),
+        ("TIMEOUT_DATA", "1s"),
+        ("MAX_SIZE", "200K"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    for (octets, expected) in [(100 << 10, "421 4.4.2"), (2 << 20, "552 5.3.4")] {
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.open_data(SENDER, RECIPIENT);
+        // The end of it may meet a closed connection.
+        let wire = dot_stuffed(&torture("cut-off", octets));
+        drop(client.try_send(&wire[..wire.len() - 3]));
+        let reply = client.reply_or_end();
+        assert!(reply.starts_with(expected), "{octets}: {reply}");
+        wait_until_held(&portcullis, folder.path(), 0);
+    }
+    assert_eq!(sham.begun(), 0);
+    assert!(!backend.transactions(2).concat().contains("cut-off"));
+}
+
+/// RFC 5321 3.8: whoever is asked to end does not drop a transaction.
+#[test]
+fn a_message_that_is_being_judged_is_still_delivered_when_the_program_ends() {
+    let backend = Scripted::start(&[]);
+    let sham = Sham::start(Manner::Late(Duration::from_secs(1)));
+    let address = sham.address.to_string();
+    let mut portcullis = Portcullis::guarding(backend.address, &[("CLAMAV", &address)]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.open_data(SENDER, RECIPIENT);
+    client.send(&dot_stuffed(letter("last").as_bytes()));
+    let begun = wait_for(Duration::from_secs(10), || {
+        (sham.whole() == 1).then_some(())
+    });
+    assert!(begun.is_some());
+    portcullis.terminate();
+    client.expect("250");
+    client.expect("421");
+    assert_eq!(portcullis.ended(Duration::from_secs(20)), Some(0));
+    assert!(backend.transactions(1).concat().contains("Subject: last"));
+}

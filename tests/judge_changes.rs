@@ -208,3 +208,61 @@ fn milters_are_asked_in_order_until_one_refuses() {
         "{log}"
     );
 }
+
+/// By the macros it learns who has signed in; what it signs must leave unchanged.
+#[test]
+fn opendkim_signs_for_a_client_that_has_signed_in() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        ..Options::default()
+    });
+    let opendkim = Opendkim::start();
+    let portcullis = guard(&postfix, &[opendkim.address]);
+    let mut client = Smtp::connect(portcullis.submission);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.start_tls();
+    client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", "235");
+    let sent = letter("signed").replace("ann@sender.test", "ann@example.com");
+    let reply = client.deliver("ann@example.com", "b@example.org", sent.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let arrived = Arrived::at(&postfix, sent.as_bytes());
+    assert_eq!(arrived.names(), ["DKIM-Signature"]);
+    let arrived = String::from_utf8(postfix.message()).unwrap();
+    let at = arrived.find("DKIM-Signature:").unwrap();
+    assert!(opendkim.is_good_elsewhere(&arrived[at..]), "{arrived}");
+}
+
+/// A filter's words like to name the mailbox that they are about.
+#[test]
+fn words_of_a_milter_that_name_a_mailbox_stay_out_of_a_log_without_mailboxes() {
+    let (postfix, pymilter) = (Postfix::start(Options::default()), Pymilter::start(&[]));
+    let milter = format!("inet:{}", pymilter.address);
+    for (addresses, mode, shown) in [
+        ("full", "enforce", true),
+        ("none", "enforce", false),
+        ("masked", "monitor", false),
+    ] {
+        let settings = [
+            PATIENT,
+            ("MILTERS", milter.as_str()),
+            ("LOG_ADDRESSES", addresses),
+            ("MODE", mode),
+        ];
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.ask("MAIL FROM:<a@sender.test>", "250");
+        client.ask("RCPT TO:<b@example.org>", "250");
+        client.ask("RCPT TO:<refused@example.org>", "250");
+        client.ask("DATA", "354");
+        client.send(&support::dot_stuffed(letter("named").as_bytes()));
+        let reply = client.reply();
+        if mode == "enforce" {
+            assert!(reply.contains("refuses <refused@example.org>"), "{reply}");
+        }
+        client.ask("QUIT", "221");
+        let log = portcullis.log_with("\"end\":\"quit\"");
+        assert_eq!(log.contains("refused@"), shown, "{addresses}: {log}");
+        assert!(log.contains("550 5.7.1"), "{log}");
+    }
+}

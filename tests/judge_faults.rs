@@ -12,8 +12,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{
-    Arrived, Clamd, Manner, Options, Portcullis, Postfix, Scripted, Sham, Smtp, Spamd, dot_stuffed,
-    eicar, free_address, heard, letter, spam, torture, wait_for,
+    Arrived, Clamd, Manner, Options, Portcullis, Postfix, Pymilter, Rspamd, Scripted, Sham, Smtp,
+    Spamd, dot_stuffed, eicar, free_address, heard, letter, spam, torture, wait_for,
 };
 
 const SENDER: &str = "a@sender.test";
@@ -73,6 +73,55 @@ fn spamd_frozen_in_the_middle_of_a_scan_is_given_up_in_time() {
         }
         assert_eq!(postfix.messages(0).len(), usize::from(fail == "open"));
     }
+}
+
+/// Of whatever kind, and whatever the setting says about it.
+#[test]
+fn any_scanner_that_stands_still_is_given_up_in_time() {
+    let postfix = Postfix::start(Options::default());
+    let (spamd, clamd) = (Spamd::start(&[]), Clamd::start(""));
+    let (rspamd, pymilter) = (Rspamd::start(""), Pymilter::start(&[]));
+    let scanners = [
+        ("SPAMASSASSIN", spamd.address.to_string()),
+        ("CLAMAV", clamd.address.to_string()),
+        ("RSPAMD", format!("http://{}", rspamd.address)),
+        ("MILTERS", format!("inet:{}", pymilter.address)),
+    ];
+    spamd.daemon.stop();
+    clamd.daemon.stop();
+    rspamd.stop();
+    pymilter.daemon.stop();
+    let time = ("SCAN_TIMEOUT", "1s");
+    for (setting, address) in &scanners {
+        let portcullis = Portcullis::before(&postfix, &[time, (setting, address)]);
+        let reply = deliver(
+            &mut Smtp::greeted(portcullis.mx),
+            letter("kept-back").as_bytes(),
+        );
+        assert!(reply.starts_with(DEFERRED), "{setting}: {reply}");
+    }
+    let mut settings = vec![time, ("SCAN_FAIL", "open")];
+    settings.extend(
+        scanners
+            .iter()
+            .map(|(name, address)| (*name, address.as_str())),
+    );
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let sent = letter("passed");
+    let began = Instant::now();
+    let reply = deliver(&mut Smtp::greeted(portcullis.mx), sent.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    // They share their time.
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        Arrived::at(&postfix, sent.as_bytes()).added,
+        ["X-Portcullis-Scan: spamassassin=failed; clamav=failed; rspamd=failed; milter-1=failed"]
+    );
+    assert_eq!(postfix.messages(0).len(), 1);
 }
 
 #[test]
