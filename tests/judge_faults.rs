@@ -91,7 +91,7 @@ fn any_scanner_that_stands_still_is_given_up_in_time() {
     clamd.daemon.stop();
     rspamd.stop();
     pymilter.daemon.stop();
-    let time = ("SCAN_TIMEOUT", "1s");
+    let time = ("SCAN_TIMEOUT", "2s");
     for (setting, address) in &scanners {
         let portcullis = Portcullis::before(&postfix, &[time, (setting, address)]);
         let reply = deliver(
@@ -113,7 +113,7 @@ fn any_scanner_that_stands_still_is_given_up_in_time() {
     assert!(reply.starts_with("250"), "{reply}");
     // They share their time.
     assert!(
-        began.elapsed() < Duration::from_secs(3),
+        began.elapsed() < Duration::from_secs(7),
         "{:?}",
         began.elapsed()
     );

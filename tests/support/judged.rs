@@ -118,11 +118,13 @@ pub fn fields(header: &str) -> Vec<String> {
 /// of the first in sessions that are over.
 #[track_caller]
 pub fn heard<const N: usize>(postfix: &Postfix, commands: [&str; N], least: usize) -> [usize; N] {
-    let all = || commands.map(|command| count(&postfix.log(), command));
-    let heard = wait_for(Duration::from_secs(20), || {
-        Some(all()).filter(|counts| counts[0] >= least)
+    let all = |log: &str| commands.map(|command| count(log, command));
+    let heard = wait_for(Duration::from_secs(30), || {
+        // Each look is a visit of its own.
+        std::thread::sleep(Duration::from_millis(200));
+        Some(all(&postfix.log())).filter(|counts| counts[0] >= least)
     });
-    heard.unwrap_or_else(|| panic!("{:?} in\n{}", all(), postfix.log()))
+    heard.unwrap_or_else(|| panic!("too few of {commands:?} in\n{}", postfix.log()))
 }
 
 /// Adds up what Postfix notes at the end of each session: `data=1`, or `data=0/1`
