@@ -10,14 +10,13 @@
 
 mod support;
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use support::{
     Act, Arrived, Manner, Options, Portcullis, Postfix, Running, Scripted, Sham, Smtp, Spamd,
-    deliver_in_chunks, dot_stuffed, letter, spam, torture, wait_for,
+    deliver_in_chunks, dot_stuffed, letter, spam, torture, wait_for, wait_until_held,
 };
 
 const SENDER: &str = "a@sender.test";
@@ -26,25 +25,6 @@ const RECIPIENT: &str = "b@example.org";
 #[track_caller]
 fn deliver(client: &mut Smtp, message: &[u8]) -> String {
     client.deliver(SENDER, RECIPIENT, message)
-}
-
-/// Bodies that `portcullis` holds in files of `folder`.
-fn held(portcullis: &Portcullis, folder: &Path) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", portcullis.id())).unwrap();
-    let targets = descriptors.filter_map(|it| fs::read_link(it.unwrap().path()).ok());
-    targets.filter(|it| it.starts_with(folder)).count()
-}
-
-#[track_caller]
-fn wait_until_held(portcullis: &Portcullis, folder: &Path, expected: usize) {
-    let same = wait_for(Duration::from_secs(20), || {
-        (held(portcullis, folder) == expected).then_some(())
-    });
-    assert!(
-        same.is_some(),
-        "{} bodies are held",
-        held(portcullis, folder)
-    );
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Transactions whose message is judged, and what arrives of them.
 
-use super::{Postfix, Smtp, first_difference, gtube, letter, wait_for};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
+
+use super::{Portcullis, Postfix, Smtp, first_difference, gtube, letter, wait_for};
 
 /// A small message that every spam filter refuses.
 pub fn spam(subject: &str) -> String {
@@ -137,4 +140,24 @@ fn count(log: &str, command: &str) -> usize {
     let counts = words.filter_map(|word| word.strip_prefix(command)?.strip_prefix('='));
     let count = |count: &str| -> usize { count.rsplit('/').next().unwrap().parse().unwrap() };
     counts.map(count).sum()
+}
+
+/// Bodies that `portcullis` holds in files of `folder`.
+fn held(portcullis: &Portcullis, folder: &Path) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", portcullis.id())).unwrap();
+    let targets = descriptors.filter_map(|it| fs::read_link(it.unwrap().path()).ok());
+    targets.filter(|it| it.starts_with(folder)).count()
+}
+
+/// Waits for that number, as bodies come and go in their own time.
+#[track_caller]
+pub fn wait_until_held(portcullis: &Portcullis, folder: &Path, expected: usize) {
+    let same = wait_for(Duration::from_secs(20), || {
+        (held(portcullis, folder) == expected).then_some(())
+    });
+    assert!(
+        same.is_some(),
+        "{} bodies are held",
+        held(portcullis, folder)
+    );
 }

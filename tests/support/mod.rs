@@ -32,7 +32,7 @@ pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::Smtp;
 pub use command::{Finished, Running, run};
 pub use daemon::Daemon;
-pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam};
+pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam, wait_until_held};
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use load::{Load, sessions_at_once};
 pub use milters::{Opendkim, Pymilter};
