@@ -162,7 +162,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         .set(i64::try_from(places).unwrap_or(i64::MAX));
     if rooms.policy.mode == policy::Mode::Monitor {
         tracing::warn!(
-            "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
+            "MODE=monitor: limits, bans, relay guard and scanners are only logged (would=refuse); where the backend learns of clients by XCLIENT or PROXY, it alone decides about relaying"
         );
     }
     let scanners = Scanners::new(&rooms.scan);

@@ -155,6 +155,10 @@ impl Session<'_> {
         if let Kept::Whole(_, planned) = &mut self.kept {
             *planned = edits;
         }
+        // It will come again, and must not find that it has been here.
+        if self.client.has_left().await {
+            return Event::Gone;
+        }
         Event::Weighed(Weighed::Pass)
     }
 
