@@ -150,13 +150,23 @@ fn a_backend_that_trusts_the_proxy_is_shut_by_the_guard_alone() {
             "ok",
             &["would take", "RELAY=guard is what keeps the relay shut"],
         );
-    for off in [("RELAY", "backend"), ("MODE", "monitor")] {
-        let setting = format!("{}={}", off.0, off.1);
-        live(postfix.address, &[off])
-            .ends_with(1)
-            .has("relay guard", "warning", &["off", &setting])
-            .has("open relay", "error", &["THE RELAY IS OPEN", &setting]);
-    }
+    live(postfix.address, &[("RELAY", "backend")])
+        .ends_with(1)
+        .has("relay guard", "warning", &["off", "RELAY=backend"])
+        .has(
+            "open relay",
+            "error",
+            &["THE RELAY IS OPEN", "RELAY=backend"],
+        );
+    // It would take everybody for the proxy, so the guard stays.
+    live(postfix.address, &[("MODE", "monitor")])
+        .ends_with(0)
+        .has("relay guard", "warning", &["MODE=monitor"])
+        .has(
+            "open relay",
+            "ok",
+            &["RELAY=guard is what keeps the relay shut"],
+        );
     live(postfix.address, &[("CLIENT_INFO", "none")]).has(
         "client address",
         "warning",
@@ -165,6 +175,28 @@ fn a_backend_that_trusts_the_proxy_is_shut_by_the_guard_alone() {
     live(postfix.address, &[("CLIENT_INFO", "xclient")])
         .ends_with(78)
         .has("client address", "error", &["no XCLIENT"]);
+    nothing_arrived(&postfix);
+}
+
+#[test]
+fn monitoring_opens_the_relay_of_a_backend_that_takes_mail_from_strangers() {
+    let postfix = Postfix::start(Options {
+        extra: "mynetworks = 0.0.0.0/0",
+        ..Options::default()
+    });
+    live(postfix.address, &[]).ends_with(0).has(
+        "open relay",
+        "ok",
+        &["192.0.2.1", "RELAY=guard is what keeps the relay shut"],
+    );
+    for off in [("RELAY", "backend"), ("MODE", "monitor")] {
+        let setting = format!("{}={}", off.0, off.1);
+        live(postfix.address, &[off]).ends_with(1).has(
+            "open relay",
+            "error",
+            &["THE RELAY IS OPEN", "192.0.2.1", &setting],
+        );
+    }
     nothing_arrived(&postfix);
 }
 

@@ -120,13 +120,13 @@ fn covers(certificate: &LoadedCertificate, hostname: &str) -> bool {
 fn guard(settings: &policy::Settings) -> Finding {
     const WHAT: &str = "relay guard";
     match (settings.mode, settings.relay) {
-        (Mode::Monitor, _) => Finding::warning(
+        (_, Relay::Backend) => Finding::warning(
             WHAT,
-            "off, MODE=monitor: nothing is refused, and the relay is as open as the backend leaves it",
+            "off, RELAY=backend: the relay is as open as the backend leaves it",
         ),
-        (Mode::Enforce, Relay::Backend) => Finding::warning(
+        (Mode::Monitor, Relay::Guard) => Finding::warning(
             WHAT,
-            "off, RELAY=backend: the relay is as open as the backend leaves it to the proxy's address",
+            "off, MODE=monitor, before a backend that is told of clients by XCLIENT or PROXY: the relay is as open as that leaves it; and no limit or scanner refuses anything",
         ),
         (Mode::Enforce, Relay::Guard) if settings.relay_nets.is_empty() => {
             Finding::good(WHAT, "on: without AUTH, mail to DOMAINS only")

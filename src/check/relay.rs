@@ -3,6 +3,7 @@
 //!
 //! Never DATA: there is no message that could be delivered.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Fault, Finding};
@@ -56,6 +57,34 @@ enum ProbeError {
     Command(#[from] CommandError),
 }
 
+/// Whom the server takes a client for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// For whom it is: the server learns of it by XCLIENT or a PROXY header.
+    Stranger,
+    /// For the proxy itself, whom it may trust.
+    Proxy,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger => write!(f, "the outside address {}", STRANGER.ip()),
+            Self::Proxy => f.write_str("the proxy's own address"),
+        }
+    }
+}
+
+/// The setting that keeps the guard off, if one does. `MODE=monitor` leaves it
+/// on where the server takes everybody for the proxy.
+fn guard_is_off(policy: &policy::Settings, seen: Seen) -> Option<&'static str> {
+    match (policy.relay, policy.mode, seen) {
+        (Relay::Backend, _, _) => Some("RELAY=backend"),
+        (Relay::Guard, Mode::Monitor, Seen::Stranger) => Some("MODE=monitor"),
+        (Relay::Guard, Mode::Monitor, Seen::Proxy) | (Relay::Guard, Mode::Enforce, _) => None,
+    }
+}
+
 /// Probes the server and says what its answer means under these settings.
 pub(super) async fn look_at(
     backend: &Backend,
@@ -63,53 +92,48 @@ pub(super) async fn look_at(
     policy: &policy::Settings,
 ) -> Finding {
     const WHAT: &str = "open relay";
-    let guard_off = match (policy.mode, policy.relay) {
-        (Mode::Monitor, _) => Some("MODE=monitor"),
-        (Mode::Enforce, Relay::Backend) => Some("RELAY=backend"),
-        (Mode::Enforce, Relay::Guard) => None,
-    };
-    let (who, answer) = match probe(backend).await {
+    let (seen, answer) = match probe(backend).await {
         Ok(probed) => probed,
         Err(error) => {
             let text = format!("{address}: cannot be found out: {error}");
             return Finding::bad(Fault::Unavailable, WHAT, text);
         }
     };
-    match (answer, guard_off) {
+    match (answer, guard_is_off(policy, seen)) {
         (Answer::Taken, Some(setting)) => Finding::bad(
             Fault::OpenRelay,
             WHAT,
             format!(
-                "THE RELAY IS OPEN: {address} takes foreign recipients from {who}, and with {setting} the proxy hands on all of them; set PORTCULLIS_RELAY=guard and PORTCULLIS_MODE=enforce, or make the backend refuse"
+                "THE RELAY IS OPEN: {address} takes foreign recipients from {seen}, and with {setting} the proxy hands on all of them; set PORTCULLIS_RELAY=guard and PORTCULLIS_MODE=enforce, or make the backend refuse"
             ),
         ),
         (Answer::Taken, None) => Finding::good(
             WHAT,
             format!(
-                "shut by the proxy alone: {address} would take foreign recipients from {who}; RELAY=guard is what keeps the relay shut"
+                "shut by the proxy alone: {address} would take foreign recipients from {seen}; RELAY=guard is what keeps the relay shut"
             ),
         ),
         (Answer::Refused(words), _) => Finding::good(
             WHAT,
-            format!("shut: {address} itself refuses foreign recipients from {who}: {words}"),
+            format!("shut: {address} itself refuses foreign recipients from {seen}: {words}"),
         ),
         (Answer::Unclear(words), Some(setting)) => Finding::warning(
             WHAT,
             format!(
-                "{address} refuses the probe from {who}, not clearly for relaying, and with {setting} it decides alone: {words}"
+                "{address} refuses the probe from {seen}, not clearly for relaying, and with {setting} it decides alone: {words}"
             ),
         ),
         (Answer::Unclear(words), None) => Finding::good(
             WHAT,
             format!(
-                "shut by the proxy; {address} refuses the probe from {who}, not clearly for relaying: {words}"
+                "shut by the proxy; {address} refuses the probe from {seen}, not clearly for relaying: {words}"
             ),
         ),
     }
 }
 
 /// Whom the server took the probe to come from, and its answer.
-async fn probe(backend: &Backend) -> Result<(String, Answer), ProbeError> {
+async fn probe(backend: &Backend) -> Result<(Seen, Answer), ProbeError> {
     let client = Client {
         source: STRANGER,
         destination: DESTINATION,
@@ -117,24 +141,23 @@ async fn probe(backend: &Backend) -> Result<(String, Answer), ProbeError> {
         protocol: Dialect::Esmtp,
         login: None,
     };
-    let stranger = || format!("the outside address {}", STRANGER.ip());
     let mut conversation = match backend.open(&client).await {
         Ok(conversation) => conversation,
         // It knows the client by then, and will have nothing to do with it.
         Err(OpenError::Refused(reply)) => {
-            return Ok((stranger(), Answer::Unclear(words(&reply))));
+            return Ok((Seen::Stranger, Answer::Unclear(words(&reply))));
         }
         Err(error) => return Err(error.into()),
     };
-    let who = match conversation.introduction {
-        Introduction::Xclient | Introduction::Proxy => stranger(),
-        Introduction::Received | Introduction::None => "the proxy's own address".to_owned(),
+    let seen = match conversation.introduction {
+        Introduction::Xclient | Introduction::Proxy => Seen::Stranger,
+        Introduction::Received | Introduction::None => Seen::Proxy,
     };
     let answer = offer(&mut conversation).await?;
     // Whatever it has taken, it shall forget; leaving does the same.
     let _ = conversation.exchange(&Command::Rset).await;
     conversation.quit().await;
-    Ok((who, answer))
+    Ok((seen, answer))
 }
 
 /// The answer to the recipients, or else to the sender.
