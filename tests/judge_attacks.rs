@@ -15,8 +15,7 @@ use std::time::Duration;
 use support::{Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, letter};
 
 /// Says that the signature of a bank is good, in the name of our own filter.
-const FORGED: &str =
-    "Authentication-Results: mx.example.org; dkim=pass header.d=bank.test\r\n";
+const FORGED: &str = "Authentication-Results: mx.example.org; dkim=pass header.d=bank.test\r\n";
 
 /// What arrives, if anything, of a forged result behind `front`.
 fn arrives_behind_opendkim(front: &str) -> Option<String> {

@@ -10,7 +10,7 @@
 //! do not, and a forged field must be found for both. A message whose very
 //! first line is no field has no header section; an empty line then parts new
 //! fields from it, so that its first line cannot continue the last of them.
-//! An mbox separator (`From `, `>From `) that leads a message stays in front:
+//! An mbox separator (`From `, `>From `, `>>From `) that leads a message stays in front:
 //! servers look for it nowhere else.
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ mod section;
 
 pub use change::{Change, FieldError, Place};
 use section::Section;
+pub(crate) use section::is_separator;
 
 /// Longest header section that is edited, octets. A message with a longer one,
 /// or with one of too many lines, gets its new fields in front and passes
