@@ -14,8 +14,10 @@ use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
 use crate::scan::Message;
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Bdat;
+use crate::smtp::header::{Fit, Gauge};
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
+use crate::spool;
 
 impl Session<'_> {
     pub(super) async fn spool_body(&mut self, reply: &Reply) -> Event {
@@ -93,6 +95,17 @@ impl Session<'_> {
         ) else {
             return Event::Gone;
         };
+        if let Fit::Overlong = fit(body).await {
+            let refusal = Refusal::HeaderTooLong;
+            match self.service.policy.mode {
+                Mode::Enforce => {
+                    self.journal
+                        .refused_message(envelope, body.len(), self.chunks.began, &refusal);
+                    return Event::Weighed(Weighed::Refuse(refusal));
+                }
+                Mode::Monitor => self.journal.would_refuse(&refusal, Some(envelope), None),
+            }
+        }
         let sender = match envelope.from() {
             ReversePath::Null => String::new(),
             ReversePath::Mailbox(mailbox) => mailbox.to_string(),
@@ -166,6 +179,19 @@ impl Session<'_> {
         let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), edits).await;
         self.moved(delivered, self.chunks.began)
     }
+}
+
+/// Whether what scanners want changed in the message can be changed. Otherwise a
+/// sender could save forged fields, and a body that a filter replaces, by a
+/// header section beyond reason. A body that cannot be read fails at delivery.
+async fn fit(body: &spool::Body) -> Fit {
+    let (mut reader, mut gauge) = (body.reader(), Gauge::default());
+    while let Ok(Some(piece)) = reader.next().await {
+        if let Some(fit) = gauge.measure(&piece) {
+            return fit;
+        }
+    }
+    Fit::Editable
 }
 
 fn address(path: &ForwardPath) -> String {

@@ -25,7 +25,7 @@ pub(crate) use section::is_separator;
 
 /// Longest header section that is edited, octets. A message with a longer one,
 /// or with one of too many lines, gets its new fields in front and passes
-/// otherwise unchanged.
+/// otherwise unchanged; a [`Gauge`] tells beforehand.
 pub const SECTION_MAX: usize = 1024 * 1024;
 
 /// Most lines of a header section that is edited: each change looks at all fields.
@@ -86,6 +86,31 @@ enum Extent {
     Ends(usize),
     /// It is too long to be edited.
     Overlong,
+}
+
+/// Measures the header section of a message before anybody edits it.
+#[derive(Debug, Default)]
+pub struct Gauge(Incoming);
+
+/// Whether a header section is short enough to be edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is.
+    Editable,
+    /// Nothing can be taken out of it, and the body cannot be replaced.
+    Overlong,
+}
+
+impl Gauge {
+    /// Takes the next octets of the content; `None` while it takes more to tell.
+    pub fn measure(&mut self, content: &[u8]) -> Option<Fit> {
+        self.0.held.extend_from_slice(content);
+        match self.0.extent() {
+            Extent::Unknown => None,
+            Extent::Ends(_) => Some(Fit::Editable),
+            Extent::Overlong => Some(Fit::Overlong),
+        }
+    }
 }
 
 impl Editor {
