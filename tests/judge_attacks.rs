@@ -35,8 +35,9 @@ fn arrives_behind_opendkim(front: &str) -> Option<String> {
 #[track_caller]
 fn does_not_survive(front: &str) {
     if let Some(arrived) = arrives_behind_opendkim(front) {
-        let start: String = arrived.chars().take(1500).collect();
-        assert!(!arrived.contains("bank.test"), "{start}");
+        let (header, _) = arrived.split_once("\r\n\r\n").unwrap();
+        let start: String = header.chars().take(1500).collect();
+        assert!(!header.contains("bank.test"), "{start}");
     }
 }
 
