@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, letter};
 
@@ -104,4 +104,32 @@ fn a_backend_that_tires_of_waiting_for_a_slow_body_gets_it_all_the_same() {
     let reply = client.ask(".", "");
     assert!(reply.starts_with("250"), "{reply}\n{}", portcullis.log());
     assert_eq!(postfix.messages(2).len(), 2);
+}
+
+/// Who keeps a message in the spool must go on sending it: what came fast at
+/// first buys no hours.
+#[test]
+fn a_burst_buys_no_right_to_keep_the_spool_with_drops() {
+    let postfix = Postfix::start(Options::default());
+    let clamd = Clamd::start("");
+    let address = clamd.address.to_string();
+    let portcullis = Portcullis::before(
+        &postfix,
+        &[
+            ("CLAMAV", &address),
+            ("DATA_RATE_GRACE", "1s"),
+            ("TIMEOUT_DATA", "2s"),
+        ],
+    );
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.open_data("a@sender.test", "b@example.org");
+    client.send(&b"0123456789abcdef\r\n".repeat(20_000));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        if client.try_send(b"x").is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("kept its place\n{}", portcullis.log());
 }
