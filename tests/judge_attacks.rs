@@ -133,3 +133,35 @@ fn a_burst_buys_no_right_to_keep_the_spool_with_drops() {
     }
     panic!("kept its place\n{}", portcullis.log());
 }
+
+#[test]
+fn small_chunks_far_apart_buy_no_right_to_keep_the_spool() {
+    let postfix = Postfix::start(Options::default());
+    let clamd = Clamd::start("");
+    let address = clamd.address.to_string();
+    let portcullis = Portcullis::before(
+        &postfix,
+        &[
+            ("CLAMAV", &address),
+            ("DATA_RATE_GRACE", "1s"),
+            ("TIMEOUT_DATA", "2s"),
+        ],
+    );
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RCPT TO:<b@example.org>", "250");
+    client.say("BDAT 100000");
+    client.send(&[b'x'; 100_000]);
+    client.expect("250");
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_secs(1));
+        client.say("BDAT 1");
+        client.send(b"x");
+        let reply = client.reply();
+        if reply.starts_with("421 4.4.2 ") {
+            return;
+        }
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    panic!("kept its place\n{}", portcullis.log());
+}
