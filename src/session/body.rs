@@ -58,7 +58,7 @@ pub(super) struct Relayed {
 }
 
 /// Keeps the client to its pace. Only time spent waiting for it counts.
-struct Pace {
+pub(super) struct Pace {
     limits: Limits,
     /// How long it may still be waited for: octets earn it, and no more is
     /// saved than the grace and one pause, or a fast start would buy hours.
@@ -67,7 +67,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
             credit: limits.grace,
@@ -81,6 +81,11 @@ impl Pace {
             0 => self.limits.pause_max,
             _ => self.credit.min(self.limits.pause_max),
         }
+    }
+
+    /// So long it has been waited for.
+    pub(super) fn pay(&mut self, waited: Duration) {
+        self.credit = self.credit.saturating_sub(waited);
     }
 
     fn earn(&mut self, octets: u64) {
@@ -97,7 +102,7 @@ impl Pace {
     async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
         let filled = timeout(self.patience(), client.fill()).await;
-        self.credit = self.credit.saturating_sub(start.elapsed());
+        self.pay(start.elapsed());
         match filled {
             Ok(Ok(())) => {
                 let came = client.buffered().len().saturating_sub(before);

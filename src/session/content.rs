@@ -12,7 +12,6 @@ use super::{Chunks, Kept, Session, trouble};
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
 use crate::scan::Message;
-use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Bdat;
 use crate::smtp::header::{Fit, Gauge};
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -49,17 +48,22 @@ impl Session<'_> {
                 court.spool.begin()
             }
         };
-        let checker = &mut self.chunks.checker;
-        let kept = body::keep_chunk(&mut self.client, writer, self.limits, bdat, checker).await;
+        let Chunks {
+            checker,
+            pace,
+            idle,
+            ..
+        } = &mut self.chunks;
+        // Room in the spool is held between chunks, too.
+        pace.pay(idle.elapsed());
+        let kept = body::keep_chunk(&mut self.client, writer, bdat, checker, pace).await;
+        self.chunks.idle = Instant::now();
         self.spooled(kept)
     }
 
     fn begin_message(&mut self) {
         self.messages = self.messages.saturating_add(1);
-        self.chunks = Chunks {
-            checker: ChunkChecker::new(),
-            began: Instant::now(),
-        };
+        self.chunks = Chunks::new(self.limits);
     }
 
     fn spooled(&mut self, kept: KeptBody) -> Event {
