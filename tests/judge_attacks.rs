@@ -12,7 +12,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, letter};
+use support::{Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, Spamd, letter};
 
 /// Says that the signature of a bank is good, in the name of our own filter.
 const FORGED: &str = "Authentication-Results: mx.example.org; dkim=pass header.d=bank.test\r\n";
@@ -164,4 +164,20 @@ fn small_chunks_far_apart_buy_no_right_to_keep_the_spool() {
         assert!(reply.starts_with("250"), "{reply}");
     }
     panic!("kept its place\n{}", portcullis.log());
+}
+
+/// spamd takes a separator for one at the very front only; behind our fields it
+/// would end the header section.
+#[test]
+fn an_mbox_separator_hides_no_subject_from_spamd() {
+    let postfix = Postfix::start(Options::default());
+    let spamd = Spamd::start(&["header BAIT Subject =~ /lottery/", "score BAIT 50"]);
+    let address = spamd.address.to_string();
+    let portcullis = Portcullis::before(&postfix, &[("SPAMASSASSIN", &address)]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    for front in ["", "From bob Tue Nov 24 10:00:00 2026\r\n", ">From bob\r\n"] {
+        let message = format!("{front}{}", letter("lottery"));
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("550 5.7.1 "), "{front:?}: {reply}");
+    }
 }
