@@ -166,8 +166,8 @@ fn small_chunks_far_apart_buy_no_right_to_keep_the_spool() {
     panic!("kept its place\n{}", portcullis.log());
 }
 
-/// spamd takes a separator for one at the very front only; behind our fields it
-/// would end the header section.
+/// What is put before the message for spamd must not make a separator behind it
+/// the end of the header section.
 #[test]
 fn an_mbox_separator_hides_no_subject_from_spamd() {
     let postfix = Postfix::start(Options::default());
