@@ -183,8 +183,8 @@ impl Machine {
         let (Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _)) = &phase else {
             return end(Refusal::BackendNonsense);
         };
-        let recipients = envelope.recipients.iter().zip(&envelope.parameters);
-        let Some((to, parameters)) = recipients.skip(told).next() else {
+        let mut recipients = envelope.recipients.iter().zip(&envelope.parameters);
+        let Some((to, parameters)) = recipients.nth(told) else {
             return self.data_for_kept(phase, Line::Fresh);
         };
         let rcpt = Rcpt {
