@@ -34,7 +34,7 @@ pub use crowd::{Guest, Toll, connect_from, flood};
 pub use daemon::Daemon;
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use milters::{Opendkim, Pymilter};
-pub use podman::{Container, ULIMITS, image, podman};
+pub use podman::{Container, image, podman, ulimits};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};

@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::{Finished, Running};
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
 const IMAGE: &str = "localhost/portcullis:test";
-
-/// For `podman run`, where root itself may not have podman's defaults.
-pub const ULIMITS: [&str; 2] = ["--ulimit=nofile=20500:20500", "--ulimit=nproc=4096:4096"];
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -44,7 +43,6 @@ fn build() {
         "--network=host",
         "--pull-never",
         "--format=docker",
-        "--build-arg=REVISION=test",
         "--file=docker/Dockerfile",
         &format!("--tag={IMAGE}"),
         ".",
@@ -128,6 +126,17 @@ fn finish(command: &mut Command, deadline: Duration) -> Finished {
     Running::start(command, b"").finish(deadline)
 }
 
+/// For `podman run`: its own defaults are above what root may have in a container.
+pub fn ulimits() -> [String; 2] {
+    let most = |resource, wanted: u64| getrlimit(resource).unwrap().1.min(wanted);
+    let files = most(Resource::RLIMIT_NOFILE, 20_500);
+    let processes = most(Resource::RLIMIT_NPROC, 4096);
+    [
+        format!("--ulimit=nofile={files}:{files}"),
+        format!("--ulimit=nproc={processes}:{processes}"),
+    ]
+}
+
 /// A container of the image, gone when it is dropped.
 pub struct Container {
     name: String,
@@ -145,13 +154,16 @@ impl Container {
             .iter()
             .map(|(setting, value)| format!("--env=PORTCULLIS_{setting}={value}"))
             .collect();
+        let ulimits = ulimits();
         let mut arguments = vec!["run", "--detach", "--name", &name];
-        arguments.extend(ULIMITS);
+        arguments.extend(ulimits.iter().map(String::as_str));
         arguments.extend(words);
         arguments.extend(settings.iter().map(String::as_str));
         arguments.push(image());
+        // Before it is known whether it started: one that did not is left behind too.
+        let container = Self { name: name.clone() };
         podman(&arguments, A_MINUTE).assert_success();
-        Self { name }
+        container
     }
 
     /// A call of podman about this container: `exec`, `kill`, `healthcheck run`.
