@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[&[&str]] = &[
     &["main"],
     &["demo"],
+    &["check"],
     &["config"],
     &["server"],
     &["session"],

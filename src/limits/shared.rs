@@ -25,6 +25,7 @@
 
 mod breaker;
 mod keep_alive;
+mod ping;
 mod places;
 mod question;
 mod taken;
@@ -44,6 +45,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
 use breaker::{Breaker, Change};
+pub use ping::PingError;
 use places::{Place, Places};
 use question::millis;
 pub use question::{Charge, Count, Ruling};

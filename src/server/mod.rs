@@ -33,6 +33,7 @@ use accept::Doors;
 use admin::Admin;
 use health::Health;
 use listen::ListenAddress;
+pub use nofile::places;
 
 crate::settings::section! {
     /// The process.
@@ -155,13 +156,13 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     );
     let limits = Arc::new(limits);
     count_limits(&limits);
-    let places = nofile::places(rooms.limits.sessions_max.get());
+    let places = places(rooms.limits.sessions_max.get());
     metrics::get()
         .sessions_max
         .set(i64::try_from(places).unwrap_or(i64::MAX));
     if rooms.policy.mode == policy::Mode::Monitor {
         tracing::warn!(
-            "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
+            "MODE=monitor: limits, bans, relay guard and scanners are only logged (would=refuse); where the backend learns of clients by XCLIENT or PROXY, it alone decides about relaying"
         );
     }
     let scanners = Scanners::new(&rooms.scan);
@@ -237,7 +238,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
 }
 
 /// `HOSTNAME`, or the machine's name.
-fn hostname(set: Option<&Hostname>) -> HeloName {
+pub fn hostname(set: Option<&Hostname>) -> HeloName {
     if let Some(Hostname(name)) = set {
         return name.clone();
     }

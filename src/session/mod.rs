@@ -43,7 +43,7 @@ use crate::smtp::reply::Reply;
 use crate::spool::{self, Spool};
 use crate::tls::ServerTls;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
-use body::Limits;
+use body::{Limits, Pace};
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
 use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Privacy, Rules, Step};
@@ -176,10 +176,25 @@ enum Kept {
     Whole(spool::Body, Edits),
 }
 
-/// The BDAT message that is being relayed.
+/// The message that is being relayed or kept, chunk by chunk if it comes so.
 struct Chunks {
     checker: ChunkChecker,
     began: Instant,
+    /// Since when the client owes the next chunk.
+    idle: Instant,
+    pace: Pace,
+}
+
+impl Chunks {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            checker: ChunkChecker::new(),
+            began: now,
+            idle: now,
+            pace: Pace::new(limits),
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -259,10 +274,7 @@ impl<'a> Session<'a> {
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
-            chunks: Chunks {
-                checker: ChunkChecker::new(),
-                began: Instant::now(),
-            },
+            chunks: Chunks::new(limits),
             kept: Kept::Nothing,
             journal,
             recipient: None,

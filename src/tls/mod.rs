@@ -8,6 +8,7 @@
 mod accept;
 mod certs;
 mod connect;
+mod inspect;
 mod stream;
 mod verify;
 
@@ -27,6 +28,7 @@ use crate::settings::{Value, choice};
 pub use accept::{HandshakeError, ServerStream, ServerTls};
 pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
+pub use inspect::{Inspector, Presented};
 pub use stream::Stream;
 
 crate::settings::section! {

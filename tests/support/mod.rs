@@ -7,6 +7,7 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod attachments;
 mod certs;
 mod clamd;
 mod client;
@@ -14,7 +15,9 @@ mod command;
 mod crowd;
 mod daemon;
 pub mod http;
+mod judged;
 mod letters;
+mod load;
 mod milters;
 mod podman;
 mod portcullis;
@@ -24,15 +27,19 @@ mod prometheus;
 mod redis;
 mod rspamd;
 mod scripted;
+mod sham;
 mod spamd;
 
+pub use attachments::{attachment, zipped};
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};
 pub use command::{Finished, Running, run};
 pub use crowd::{Guest, Toll, connect_from, flood};
 pub use daemon::Daemon;
+pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam, wait_until_held};
 pub use letters::{dot_stuffed, first_difference, letter, torture};
+pub use load::{Load, sessions_at_once};
 pub use milters::{Opendkim, Pymilter};
 pub use podman::{Container, image, podman, ulimits};
 pub use portcullis::Portcullis;
@@ -42,6 +49,7 @@ pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use rspamd::Rspamd;
 pub use scripted::{Act, Scripted};
+pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
 
 use std::time::{Duration, Instant};
