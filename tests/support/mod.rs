@@ -19,6 +19,7 @@ mod judged;
 mod letters;
 mod load;
 mod milters;
+mod podman;
 mod portcullis;
 mod ports;
 mod postfix;
@@ -40,6 +41,7 @@ pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam, wait_until_hel
 pub use letters::{dot_stuffed, first_difference, letter, torture};
 pub use load::{Load, sessions_at_once};
 pub use milters::{Opendkim, Pymilter};
+pub use podman::{Container, image, podman, ulimits};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
