@@ -7,6 +7,7 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod browser;
 mod certs;
 mod clamd;
 mod client;
@@ -25,6 +26,7 @@ mod rspamd;
 mod scripted;
 mod spamd;
 
+pub use browser::Browser;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};

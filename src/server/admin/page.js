@@ -101,7 +101,7 @@ function event(now) {
     if (data.helo !== null) who.append(small('HELO ', foreign(data.helo)));
     const what = make('span', '');
     what.append(make('span', data.passed ? 'tag passed' : 'tag', data.passed ? `let pass: ${data.reason}` : data.reason));
-    what.append(`at ${data.at} `);
+    what.append(` at ${data.at} `);
     if (data.times > 1) what.append(make('span', 'times', `${number(data.times)} times`));
     if (data.from !== null || data.to !== null) {
       what.append(small('from ', foreign(data.from ?? '-'), ' to ', foreign(data.to ?? '-')));
@@ -121,8 +121,8 @@ function certificate(data) {
   const look = data.days < 1 ? 'down' : data.days < SOON ? 'soon' : 'up';
   const days = data.days === 1 ? '1 day' : `${number(data.days)} days`;
   return row(
-    make('span', '', foreign(names || data.label), small(foreign(data.label))),
-    make('span', look, days),
+    make('span', '', foreign(names || data.label), small(data.self_signed ? 'made in memory' : foreign(data.label))),
+    data.self_signed ? make('span', 'soon', 'self-signed') : make('span', look, days),
   );
 }
 
@@ -134,13 +134,9 @@ const ban = (data) => row(
 function reasons(all) {
   const most = Math.max(1, ...all.map((data) => data.count));
   return (data) => {
-    const bar = make('meter');
-    bar.max = most;
-    bar.value = data.count;
-    bar.setAttribute('aria-hidden', 'true');
-    const line = row(make('span', '', data.reason), make('span', '', number(data.count)));
-    line.prepend(bar);
-    return line;
+    const bar = make('span', 'bar');
+    bar.style.width = `${100 * data.count / most}%`;
+    return make('li', '', bar, make('span', '', data.reason), make('span', '', number(data.count)));
   };
 }
 
@@ -214,7 +210,6 @@ async function poll() {
 at('pause').addEventListener('click', () => {
   paused = !paused;
   set('pause', paused ? 'Go on' : 'Pause');
-  at('pause').setAttribute('aria-pressed', String(paused));
   if (paused) state('Paused', '');
 });
 
