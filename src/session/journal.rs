@@ -204,11 +204,11 @@ impl Journal {
             Some(_) => ("let pass", metrics::Mode::Would),
         };
         metrics::get().refused(self.subject, reason, mode);
-        self.note(reason, mode, reply, envelope, recipient);
         self.lines = self.lines.saturating_add(1);
         if self.lines > LINES_OF_REFUSALS {
-            return;
+            return events::get().again(&self.key(reason, mode));
         }
+        self.note(reason, mode, reply, envelope, recipient);
         tracing::info!(
             session = %self.id,
             client = %self.client(),

@@ -112,7 +112,7 @@ function event(now) {
 }
 
 const service = (data) => row(
-  make('span', '', foreign(data.name), small(`${data.kind}, `, data.told)),
+  make('span', '', foreign(data.name), small(data.told ? `${data.kind}, ${data.told}` : data.kind)),
   make('span', data.up ? 'up' : 'down', data.up ? 'up' : 'DOWN'),
 );
 
@@ -183,7 +183,10 @@ function show(data) {
   draw('bans', data.bans.listed, ban, 'Nobody.');
   draw('busiest', data.busiest, (one) => row(foreign(one.network), make('span', '', number(one.connections))), 'Nobody, or CONN_MAX is off.');
   draw('reasons', data.reasons, reasons(data.reasons), 'Nothing.');
-  draw('events', data.events, event(data.now), 'Nothing has been refused yet.');
+  // Who has scrolled down is reading.
+  const reading = at('events').scrollTop > 8;
+  set('events-title', reading ? 'Refused last (held until you scroll to the top)' : 'Refused last');
+  if (!reading) draw('events', data.events, event(data.now), 'Nothing has been refused yet.');
   draw('limits', data.limits, limit, 'None.');
 }
 

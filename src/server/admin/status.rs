@@ -115,10 +115,14 @@ impl Status {
 
     /// The backends, the scanners, and Redis.
     fn services(&self) -> Vec<Value> {
-        let backends = self.health.servers().into_iter().map(|(name, state)| {
-            let is_up = state == ServerState::Up;
-            service("backend", &name, is_up, &state.to_string())
-        });
+        let backends = self
+            .health
+            .servers()
+            .into_iter()
+            .map(|(name, state)| match state {
+                ServerState::Up => service("backend", &name, true, ""),
+                state => service("backend", &name, false, &state.to_string()),
+            });
         let metrics = metrics::get();
         let scans: BTreeMap<_, _> = metrics.scans.all().into_iter().collect();
         let scanners = metrics.scanner_up.all().into_iter().map(|(name, up)| {
