@@ -128,7 +128,13 @@ fn answers_head_without_a_body_and_refuses_other_paths_and_methods() {
             assert!(refused.contains("allow: get, head\r\n"), "{refused}");
         }
     }
-    for path in ["/", "/metrics/", "/LIVEZ", "/../etc/passwd", "/livez%00"] {
+    for path in [
+        "/index.html",
+        "/metrics/",
+        "/LIVEZ",
+        "/../etc/passwd",
+        "/livez%00",
+    ] {
         let missing = shown(admin, path, &["--path-as-is"]);
         assert!(missing.starts_with("http/1.1 404"), "{path}: {missing}");
     }

@@ -24,13 +24,13 @@ use crate::limits::{Limits, Places};
 use crate::metrics;
 use crate::scan::Scanners;
 use crate::session::{Court, DoorLog, Listener, Service};
-use crate::settings::List;
+use crate::settings::{List, Secret};
 use crate::smtp::path::HeloName;
 use crate::spool::{Spool, SpoolError};
 use crate::tls::{Loaded, ServerTls, TlsError};
 use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::Doors;
-use admin::Admin;
+use admin::{Admin, Facts};
 use health::Health;
 use listen::ListenAddress;
 pub use nofile::places;
@@ -46,8 +46,11 @@ crate::settings::section! {
         listen_tls: List<ListenAddress> = "[::]:4650", example "off";
         /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
         listen_submission: List<ListenAddress> = "[::]:5870", example "off";
-        /// Where health and metrics are told over HTTP (`/livez`, `/readyz`, `/metrics`), without any password: keep it off the Internet; `off` for none.
+        /// Where health, metrics and a status page are told over HTTP (`/`, `/livez`, `/readyz`, `/metrics`), without any password: keep it off the Internet; `off` for none.
         admin: List<ListenAddress> = "127.0.0.1:9090", example "0.0.0.0:9090";
+        /// Whoever bears it may lift a ban by POST to `/bans/lift`; nobody may when it is unset.
+        #[secret]
+        admin_token: Option<Secret>, example "pj5sGxB2kqTz";
         /// How long running transactions may take after TERM.
         drain: Duration = "30s", example "2min";
     }
@@ -141,6 +144,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     let hostname = hostname(rooms.server.hostname.as_ref());
     let (tls, loaded) = ServerTls::new(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
     report_certificates(&loaded, hostname.as_str());
+    let facts = Facts::new(&rooms, hostname.as_str());
 
     let doors = Doors::open(&rooms.server)?;
     let admin = Admin::bind(&rooms.server.admin)?;
@@ -176,7 +180,7 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
         None
     };
     let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
-    admin.serve(&health);
+    admin.serve(facts, &health, &limits);
     let service = Arc::new(Service {
         settings: rooms.session,
         policy: rooms.policy,

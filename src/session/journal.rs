@@ -5,14 +5,15 @@
 //! the log itself escapes control characters and caps lengths.
 
 mod judged;
+mod note;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::Listener;
 use super::id::SessionId;
 use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
 use super::refusal::Refusal;
+use super::{Listener, events};
 use crate::metrics::{self, Admission, Outcome, Presence};
 use crate::policy::Finding;
 use crate::settings::LogAddresses;
@@ -187,6 +188,7 @@ impl Journal {
     /// Counts a refusal that is not worth a line.
     pub(super) fn refused_silently(&self, refusal: &Refusal, mode: metrics::Mode) {
         metrics::get().refused(self.subject, refusal.name(), mode);
+        events::get().again(&self.key(refusal.name(), mode));
     }
 
     fn line_of_refusal(
@@ -204,8 +206,9 @@ impl Journal {
         metrics::get().refused(self.subject, reason, mode);
         self.lines = self.lines.saturating_add(1);
         if self.lines > LINES_OF_REFUSALS {
-            return;
+            return events::get().again(&self.key(reason, mode));
         }
+        self.note(reason, mode, reply, envelope, recipient);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -298,11 +301,13 @@ impl Journal {
     /// Logs that a client was closed before a session began.
     pub(super) fn cut_off(&self, admission: Admission, reason: &dyn std::fmt::Display) {
         self.came(admission);
+        let (name, why) = (admission.name(), reason.to_string());
+        self.note(name, metrics::Mode::Enforced, &why, None, None);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
             listener = %self.listener,
-            reason = %reason,
+            reason = why,
             milliseconds = milliseconds(self.began),
             "closed before a session began"
         );
@@ -417,14 +422,4 @@ fn one_line(reply: &Reply) -> String {
 
 fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-impl From<Listener> for metrics::Listener {
-    fn from(listener: Listener) -> Self {
-        match listener {
-            Listener::Mx => Self::Mx,
-            Listener::Tls => Self::Tls,
-            Listener::Submission => Self::Submission,
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod client;
 mod content;
 mod deeds;
 mod door;
+pub mod events;
 mod id;
 mod journal;
 mod judge;
@@ -31,7 +32,10 @@ use tokio::time::timeout;
 
 use crate::backend::{Backend, Conversation};
 use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
-use crate::metrics::Admission::{Busy, FailedHandshake};
+use crate::metrics::{
+    self,
+    Admission::{Busy, FailedHandshake},
+};
 use crate::policy::content::Edits;
 use crate::policy::{self, Mode};
 use crate::scan::Scanners;
@@ -67,6 +71,16 @@ impl fmt::Display for Listener {
             Self::Tls => "tls",
             Self::Submission => "submission",
         })
+    }
+}
+
+impl From<Listener> for metrics::Listener {
+    fn from(listener: Listener) -> Self {
+        match listener {
+            Listener::Mx => Self::Mx,
+            Listener::Tls => Self::Tls,
+            Listener::Submission => Self::Submission,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod attachments;
+mod browser;
 mod certs;
 mod clamd;
 mod client;
@@ -31,6 +32,7 @@ mod sham;
 mod spamd;
 
 pub use attachments::{attachment, zipped};
+pub use browser::Browser;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};
