@@ -248,15 +248,19 @@ fn can_be_used_without_a_mouse() {
 #[test]
 fn monitor_mode_is_loud() {
     let backend = Scripted::start(&[]);
-    let portcullis = Portcullis::guarding(backend.address, &[EXEMPT, ("MODE", "monitor")]);
+    let portcullis = Portcullis::guarding(
+        backend.address,
+        &[EXEMPT, ("MODE", "monitor"), ("MSG_RATE", "1/h burst 1")],
+    );
     let mut client = Smtp::connect_from(ATTACKER, portcullis.mx);
     client.expect("220");
     client.ask("EHLO attacker.test", "250");
     client.ask("MAIL FROM:<mallory@sender.test>", "250");
-    client.ask("RCPT TO:<victim@elsewhere.test>", "250");
+    client.ask("RSET", "250");
+    client.ask("MAIL FROM:<mallory@sender.test>", "250");
     let browser = Browser::start();
     browser.open(&url(&portcullis));
-    browser.wait("document.getElementById('events').innerText.includes('let pass: relay-denied')");
+    browser.wait("document.getElementById('events').innerText.includes('let pass: msg-rate')");
     assert!(browser.text("monitor").contains("MONITOR MODE"));
 }
 
