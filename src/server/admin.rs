@@ -19,8 +19,9 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::ServeError;
+use super::handover::Sockets;
 use super::health::Health;
-use super::listen::ListenAddress;
+use super::listen::{ListenAddress, Reserved};
 
 pub use ask::{NotReady, ask};
 
@@ -47,9 +48,13 @@ pub(super) struct Admin(Vec<TcpListener>);
 
 impl Admin {
     /// Binds all addresses, or none.
-    pub(super) fn bind(addresses: &[ListenAddress]) -> Result<Self, ServeError> {
+    pub(super) fn bind(
+        addresses: &[ListenAddress],
+        sockets: &mut Sockets,
+    ) -> Result<Self, ServeError> {
         let bind = |address: &ListenAddress| {
-            address.bind().map_err(|error| ServeError::Bind {
+            let bound = sockets.reserve(*address).and_then(Reserved::listen);
+            bound.map_err(|error| ServeError::Bind {
                 address: *address,
                 error,
             })
