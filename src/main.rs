@@ -3,12 +3,13 @@
 use std::env;
 use std::io::{self, Write};
 use std::process;
+use std::sync::Arc;
 
 use portcullis::check::{self, Fault};
 use portcullis::config::command_line::{self, Command, CommandLine, Depth, Output};
 use portcullis::config::{self, Config};
 use portcullis::demo;
-use portcullis::server::{self, ServeError, admin, log};
+use portcullis::server::{self, Rooms, ServeError, Sockets, admin, log};
 use portcullis::settings::Problems;
 
 /// How the process ends (the numbers are those of `sysexits.h`).
@@ -22,7 +23,7 @@ enum ExitCode {
     CommandLine = 64,
     /// Something outside that is needed does not answer.
     Unavailable = 69,
-    /// The system does not let us listen where we should.
+    /// The system does not let us listen where we should, or become whom we should.
     MayNotBind = 77,
     /// The configuration is bad.
     Configuration = 78,
@@ -50,18 +51,23 @@ fn run() -> ExitCode {
             Ok(config) => healthcheck(&config),
             Err(code) => code,
         },
-        Command::Serve => match load(flags) {
-            Ok(config) => serve(config),
-            Err(code) => code,
-        },
+        Command::Serve => serve(flags),
     }
 }
 
 /// Guards the backend until told to stop.
-fn serve(config: Config) -> ExitCode {
-    start(config, |config| {
-        server::run(config.into(), std::future::pending())
-    })
+fn serve(flags: Vec<(String, String)>) -> ExitCode {
+    let sockets = Sockets::handed_over();
+    let reread = move || config::load(flags.clone(), env::vars_os());
+    match told(reread()) {
+        Ok(config) => {
+            let reread = Arc::new(move || reread().map(Rooms::from));
+            start(config, |config| {
+                server::run(config.into(), reread, sockets, std::future::pending())
+            })
+        }
+        Err(code) => code,
+    }
 }
 
 /// Guards the example server and shows what arrives.
@@ -81,11 +87,20 @@ fn demo(flags: Vec<(String, String)>) -> ExitCode {
             return ExitCode::Failed;
         }
     };
-    match load(demo::flags(example.address()).into_iter().chain(flags)) {
-        Ok(mut config) => {
-            // Told to people, wherever the output goes.
-            config.log.log_format.get_or_insert(log::LogFormat::Text);
-            start(config, |config| demo::run(config.into(), example))
+    let flags: Vec<_> = demo::flags(example.address())
+        .into_iter()
+        .chain(flags)
+        .collect();
+    let reread = move || {
+        let mut config = config::load(flags.clone(), env::vars_os())?;
+        // Told to people, wherever the output goes.
+        config.log.log_format.get_or_insert(log::LogFormat::Text);
+        Ok(config)
+    };
+    match told(reread()) {
+        Ok(config) => {
+            let reread = Arc::new(move || reread().map(Rooms::from));
+            start(config, |config| demo::run(config.into(), reread, example))
         }
         Err(code) => code,
     }
@@ -154,7 +169,12 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 fn load(flags: impl IntoIterator<Item = (String, String)>) -> Result<Config, ExitCode> {
-    config::load(flags, env::vars_os()).map_err(|problems| misconfigured(&problems))
+    told(config::load(flags, env::vars_os()))
+}
+
+/// A configuration, or what is wrong with it on the terminal.
+fn told(read: Result<Config, Problems>) -> Result<Config, ExitCode> {
+    read.map_err(|problems| misconfigured(&problems))
 }
 
 /// Sets up log and runtime, and runs a job in them.
@@ -188,7 +208,7 @@ where
         Err(error) => {
             complain(&format!("{error}\n"));
             match error {
-                ServeError::Bind { .. } => ExitCode::MayNotBind,
+                ServeError::Bind { .. } | ServeError::Privileges(_) => ExitCode::MayNotBind,
                 ServeError::Tls(_) | ServeError::Spool(_) | ServeError::Deaf => {
                     ExitCode::Configuration
                 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
 use crate::server::listen::ListenAddress;
-use crate::server::{self, Rooms, ServeError};
+use crate::server::{self, Reread, Rooms, ServeError, Sockets};
 
 pub use example::{LOGIN, PASSWORD};
 
@@ -65,7 +65,7 @@ impl Example {
 ///
 /// # Errors
 /// As [`server::run`].
-pub async fn run(rooms: Rooms, example: Example) -> Result<(), ServeError> {
+pub async fn run(rooms: Rooms, reread: Reread, example: Example) -> Result<(), ServeError> {
     let serving = tokio::spawn(Example::serve(TcpListener::from_std(example.listener)?));
     let port = |list: &[ListenAddress]| list.first().map(|address| address.0.port());
     let settings = &rooms.server;
@@ -76,7 +76,8 @@ pub async fn run(rooms: Rooms, example: Example) -> Result<(), ServeError> {
     );
     // The terminal, if any, is for people; the log goes its own way.
     let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
-    let ended = server::run(rooms, std::future::pending()).await;
+    // Nobody's mail shall get here by mistake: the ports are not shared.
+    let ended = server::run(rooms, reread, Sockets::alone(), std::future::pending()).await;
     serving.abort();
     ended
 }

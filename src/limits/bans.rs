@@ -68,7 +68,8 @@ pub(super) struct Bans {
     /// Kept beside the table, whose own count asks every shard.
     count: AtomicUsize,
     most: usize,
-    first: Duration,
+    /// How long a first ban lasts, milliseconds.
+    first: AtomicU64,
     start: Instant,
     /// When room was made last, in seconds since the start.
     room_made: AtomicU64,
@@ -85,10 +86,19 @@ impl Bans {
             table: DashMap::default(),
             count: AtomicUsize::new(0),
             most: octets / OCTETS,
-            first,
+            first: AtomicU64::new(milliseconds(first)),
             start: Instant::now(),
             room_made: AtomicU64::new(0),
         }
+    }
+
+    /// From now on a first ban lasts that long; those in force stay as they are.
+    pub(super) fn last(&self, first: Duration) {
+        self.first.store(milliseconds(first), Ordering::Relaxed);
+    }
+
+    fn first(&self) -> Duration {
+        Duration::from_millis(self.first.load(Ordering::Relaxed))
     }
 
     /// How long the source is still banned.
@@ -103,7 +113,8 @@ impl Bans {
     /// Bans a source and says for how long; `None` when it is banned already,
     /// when bans are off or the table is full.
     pub(super) fn ban(&self, source: IpNet, reason: BanReason, now: Instant) -> Option<Duration> {
-        if self.first.is_zero() {
+        let first = self.first();
+        if first.is_zero() {
             return None;
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
@@ -116,12 +127,12 @@ impl Bans {
                     return None;
                 }
                 let ban = Ban {
-                    until: later(now, self.first),
+                    until: later(now, first),
                     strikes: 1,
                     reason,
                 };
                 vacant.insert(ban);
-                Some(self.first)
+                Some(first)
             }
             Entry::Occupied(mut occupied) => {
                 let old = *occupied.get();
@@ -133,7 +144,7 @@ impl Bans {
                 } else {
                     old.strikes.saturating_add(1)
                 };
-                let length = length(self.first, strikes);
+                let length = length(first, strikes);
                 occupied.insert(Ban {
                     until: later(now, length),
                     strikes,
@@ -148,7 +159,7 @@ impl Bans {
     /// banned from now.
     pub(super) fn learn(&self, source: IpNet, reason: BanReason, left: Duration, now: Instant) {
         // Redis has no business banning for longer than we would.
-        let left = left.min(self.first.max(DAY));
+        let left = left.min(self.first().max(DAY));
         if let Some(mut ban) = self.table.get_mut(&source)
             && ban.until > now
         {
@@ -221,6 +232,10 @@ fn length(first: Duration, strikes: u32) -> Duration {
 /// The longest ban that is counted: a century, where `Instant` has an end too.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+fn milliseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn later(now: Instant, length: Duration) -> Instant {
     now + length.min(LONGEST)
 }
@@ -254,6 +269,16 @@ mod tests {
             now += length;
             assert_eq!(bans.left(&source(1), now), None);
         }
+    }
+
+    #[test]
+    fn a_changed_length_counts_from_the_next_ban() {
+        let (bans, now) = (bans(HOUR), Instant::now());
+        bans.ban(source(1), BanReason::Flood, now);
+        bans.last(HOUR / 2);
+        assert_eq!(bans.left(&source(1), now), Some(HOUR));
+        let length = bans.ban(source(2), BanReason::Flood, now);
+        assert_eq!(length, Some(HOUR / 2));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod places;
 mod prefix;
 mod presence;
 mod rate;
+mod renew;
 pub mod shared;
 mod table;
 #[cfg(test)]
@@ -140,21 +141,22 @@ pub enum Charge {
 
 /// The limits of all clients.
 pub struct Limits {
-    connections: Option<Buckets>,
-    messages: Option<Buckets>,
-    recipients: Option<Buckets>,
-    auth_failures: Option<Buckets>,
-    floods: Option<Buckets>,
-    offences: Option<Buckets>,
+    connections: Option<Arc<Buckets>>,
+    messages: Option<Arc<Buckets>>,
+    recipients: Option<Arc<Buckets>>,
+    auth_failures: Option<Arc<Buckets>>,
+    floods: Option<Arc<Buckets>>,
+    offences: Option<Arc<Buckets>>,
     presence: Arc<Presence>,
     bans: Arc<Bans>,
     widths: Widths,
     exempt: Networks,
     never_banned: Networks,
-    first_ban: Duration,
     mode: Mode,
     log_addresses: LogAddresses,
     shared: Option<Arc<Shared>>,
+    /// What all this was made from.
+    settings: Settings,
 }
 
 /// Kinds of buckets.
@@ -171,17 +173,7 @@ impl Limits {
     ) -> Self {
         let widths = Widths::new(settings.prefix_v4, settings.prefix_v6);
         let factor = settings.prefix_factor.0;
-        let memory = settings.limit_memory.0;
-        let buckets = |rate: Rate| {
-            let octets = memory / 4 * 3 / KINDS;
-            Buckets::new(
-                rate.allowance()?,
-                &widths,
-                factor,
-                octets,
-                DefaultClock::default(),
-            )
-        };
+        let buckets = |rate| buckets(rate, settings, &widths);
         Self {
             connections: buckets(settings.conn_rate),
             messages: buckets(settings.msg_rate),
@@ -190,17 +182,17 @@ impl Limits {
             floods: buckets(settings.flood_rate),
             offences: buckets(settings.offence_rate),
             presence: Arc::new(Presence::new(&widths, settings.conn_max.0, factor)),
-            bans: Arc::new(Bans::new(settings.ban_time, memory / 4)),
+            bans: Arc::new(Bans::new(settings.ban_time, settings.limit_memory.0 / 4)),
             exempt: settings.limit_exempt.clone(),
             never_banned: trusted.clone(),
             widths,
-            first_ban: settings.ban_time,
             mode,
             log_addresses,
             shared: match &settings.redis {
                 Sharing::Off => None,
                 Sharing::Through(url) => Some(Arc::new(Shared::new(url, Timing::default()))),
             },
+            settings: settings.clone(),
         }
     }
 
@@ -216,7 +208,7 @@ impl Limits {
         }
         self.not_banned(client)?;
         let entered =
-            charge(self.connections.as_ref(), client, Limit::Connections).and_then(|()| {
+            charge(self.connections.as_deref(), client, Limit::Connections).and_then(|()| {
                 self.presence.enter(client).map_err(|full| Finding::Crowd {
                     network: full.network,
                     most: full.most,
@@ -233,7 +225,7 @@ impl Limits {
 
     /// A connection was refused.
     fn flooded(&self, client: IpAddr) {
-        if let Err(finding) = charge(self.floods.as_ref(), client, Limit::Floods) {
+        if let Err(finding) = charge(self.floods.as_deref(), client, Limit::Floods) {
             self.ban_for(client, &finding, BanReason::Flood);
         }
     }
@@ -251,8 +243,8 @@ impl Limits {
             Charge::Message => (&self.messages, Limit::Messages),
             Charge::Recipient => (&self.recipients, Limit::Recipients),
         };
-        charge(buckets.as_ref(), client, limit)?;
-        self.charge_by_all(buckets.as_ref(), client, limit).await
+        charge(buckets.as_deref(), client, limit)?;
+        self.charge_by_all(buckets.as_deref(), client, limit).await
     }
 
     /// Whether a client may try to sign in: not while it is banned, nor while a
@@ -285,7 +277,7 @@ impl Limits {
         if self.exempt.contains(client) {
             return Ok(());
         }
-        let buckets = self.auth_failures.as_ref();
+        let buckets = self.auth_failures.as_deref();
         let charged = match charge(buckets, client, Limit::AuthFailures) {
             Ok(()) => {
                 self.charge_by_all(buckets, client, Limit::AuthFailures)
@@ -302,7 +294,7 @@ impl Limits {
         if self.exempt.contains(client) {
             return;
         }
-        if let Err(finding) = charge(self.offences.as_ref(), client, Limit::Offences) {
+        if let Err(finding) = charge(self.offences.as_deref(), client, Limit::Offences) {
             self.ban_for(client, &finding, BanReason::Offences);
         }
     }
@@ -342,12 +334,12 @@ impl Limits {
 
     fn all(&self) -> impl Iterator<Item = Option<&Buckets>> {
         [
-            self.connections.as_ref(),
-            self.messages.as_ref(),
-            self.recipients.as_ref(),
-            self.auth_failures.as_ref(),
-            self.floods.as_ref(),
-            self.offences.as_ref(),
+            self.connections.as_deref(),
+            self.messages.as_deref(),
+            self.recipients.as_deref(),
+            self.auth_failures.as_deref(),
+            self.floods.as_deref(),
+            self.offences.as_deref(),
         ]
         .into_iter()
     }
@@ -391,6 +383,19 @@ impl Limits {
             self.tell_of_ban(network, reason);
         }
     }
+}
+
+/// The buckets of one kind; none where the rate is off.
+fn buckets(rate: Rate, settings: &Settings, widths: &Widths) -> Option<Arc<Buckets>> {
+    let octets = settings.limit_memory.0 / 4 * 3 / KINDS;
+    let buckets = Buckets::new(
+        rate.allowance()?,
+        widths,
+        settings.prefix_factor.0,
+        octets,
+        DefaultClock::default(),
+    );
+    buckets.map(Arc::new)
 }
 
 /// How often bans are swept.

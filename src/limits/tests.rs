@@ -285,3 +285,59 @@ fn one_spray_of_a_48_does_not_fill_the_table_of_bans() {
     // One connection of each network.
     assert_eq!(limits.bans().len(), 0);
 }
+
+/// The same limits after a reload in which these settings changed.
+fn renewed(old: &Limits, change: impl FnOnce(&mut Settings)) -> Limits {
+    let mut settings = old.settings.clone();
+    change(&mut settings);
+    let trusted = old.never_banned.clone();
+    old.renewed(&settings, &trusted, Mode::Enforce, LogAddresses::Full)
+}
+
+#[test]
+fn a_reload_keeps_bans_and_goes_on_counting_what_has_not_changed() {
+    let old = limits(|settings| {
+        settings.conn_rate = rate("1/h burst 2");
+        settings.msg_rate = rate("1/h burst 1");
+        settings.conn_max = ConnMax::parse("2").unwrap();
+    });
+    let (client, banned) = (ip("192.0.2.1"), ip("192.0.2.9"));
+    let stay = old.admit(client).unwrap();
+    assert!(now(old.charge(client, Charge::Message)).is_ok());
+    old.ban(banned, BanReason::Flood);
+
+    let new = renewed(&old, |settings| settings.msg_rate = rate("1/h burst 3"));
+    assert!(matches!(
+        new.admit(banned).map(drop),
+        Err(Finding::Banned { .. })
+    ));
+    assert!(now(new.charge(client, Charge::Message)).is_ok());
+    let _second = new.admit(client).unwrap();
+    assert!(matches!(
+        new.admit(client).map(drop),
+        Err(Finding::Rate { .. })
+    ));
+    // Old sessions are still counted, and count out where they counted in.
+    assert_eq!(new.presence.networks(), old.presence.networks());
+    drop(stay);
+    old.ban(client, BanReason::Offences);
+    assert!(matches!(
+        new.admit(client).map(drop),
+        Err(Finding::Banned { .. })
+    ));
+}
+
+#[test]
+fn a_reload_changes_no_width_and_no_memory() {
+    let old = limits(|_| {});
+    let new = renewed(&old, |settings| {
+        settings.limit_memory = LimitMemory::parse("1M").unwrap();
+        settings.prefix_v4 = PrefixV4::parse("24").unwrap();
+        settings.ban_time = Duration::from_secs(5);
+    });
+    assert_eq!(new.settings.limit_memory, old.settings.limit_memory);
+    assert_eq!(new.settings.prefix_v4, old.settings.prefix_v4);
+    new.ban(ip("192.0.2.1"), BanReason::Flood);
+    let (_, ban) = old.bans()[0];
+    assert!(ban.until <= Instant::now() + Duration::from_secs(5));
+}

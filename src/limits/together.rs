@@ -62,7 +62,7 @@ impl Limits {
         if self.exempt.contains(client) {
             return Ok(());
         }
-        let buckets: Vec<_> = of(self.connections.as_ref(), client).collect();
+        let buckets: Vec<_> = of(self.connections.as_deref(), client).collect();
         let counts: Vec<_> = self.presence.of(client).collect();
         let charges = self.charges(&buckets, Limit::Connections);
         let questions: Vec<_> = counts
@@ -132,7 +132,7 @@ impl Limits {
         let Some(shared) = self.shared.clone() else {
             return;
         };
-        let (bans, first) = (Arc::clone(&self.bans), self.first_ban);
+        let (bans, first) = (Arc::clone(&self.bans), self.settings.ban_time);
         let key = self.key(&network);
         tokio::spawn(async move {
             let length = shared.ban(&key, first, DAY).await;
@@ -184,7 +184,7 @@ impl Limits {
                 wait,
             }),
             Ruling::Banned { .. }
-                if self.first_ban.is_zero() || self.never_banned.contains(client) =>
+                if self.settings.ban_time.is_zero() || self.never_banned.contains(client) =>
             {
                 None
             }

@@ -54,10 +54,10 @@ impl<L: Labels, M: Default> Configured<L, M> {
             .collect()
     }
 
-    /// Forgets all names, for a configuration that changed.
-    pub fn clear(&self) {
+    /// Forgets the names that are no longer known, for a configuration that changed.
+    pub fn keep(&self, is_known: impl Fn(&str) -> bool) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        tables.clear();
+        tables.retain(|name, _| is_known(name));
     }
 }
 

@@ -1,12 +1,19 @@
 //! Accepting clients: one task a listener, one task a session.
+//!
+//! A listener that closes takes in first whom the kernel has already let
+//! through: those would be reset.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::handover::Sockets;
+use super::listen::{BACKLOG, ListenAddress, Reserved};
 use super::{ServeError, Settings, addresses};
 use crate::session::{Listener, Service, knock, serve};
 
@@ -17,66 +24,149 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often at most the log says that accepting fails.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
+/// The place of a listener in the settings.
+type Place = (Listener, ListenAddress);
+
+/// Bound sockets behind which nobody waits yet.
+pub(super) struct Bound(Vec<(Place, Reserved)>);
+
 /// The open listeners.
-pub(super) struct Doors(Vec<(Listener, TcpListener)>);
+pub(super) struct Doors {
+    open: Vec<Door>,
+    /// What the next session obeys.
+    service: Arc<ArcSwap<Service>>,
+    sessions: TaskTracker,
+}
+
+/// One open listener.
+struct Door {
+    place: Place,
+    closing: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+impl Bound {
+    /// Binds all of these, or none.
+    pub(super) fn new(
+        places: impl IntoIterator<Item = Place>,
+        sockets: &mut Sockets,
+    ) -> Result<Self, ServeError> {
+        let bind = |place: Place| match sockets.reserve(place.1) {
+            Ok(reserved) => Ok((place, reserved)),
+            Err(error) => Err(ServeError::Bind {
+                address: place.1,
+                error,
+            }),
+        };
+        places
+            .into_iter()
+            .map(bind)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Lets the kernel take clients in, at all of them or at none.
+    pub(super) fn listen(self) -> Result<Listening, ServeError> {
+        let listen = |(place, reserved): (Place, Reserved)| match reserved.listen() {
+            Ok(listener) => Ok((place, listener)),
+            Err(error) => Err(ServeError::Bind {
+                address: place.1,
+                error,
+            }),
+        };
+        let Self(bound) = self;
+        bound
+            .into_iter()
+            .map(listen)
+            .collect::<Result<_, _>>()
+            .map(Listening)
+    }
+}
+
+/// Listeners behind which clients wait to be accepted.
+pub(super) struct Listening(Vec<(Place, TcpListener)>);
 
 impl Doors {
-    /// Binds all listeners, or none.
-    pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
-        let mut doors = Vec::new();
-        for (kind, address) in addresses(settings) {
-            let listener = address
-                .bind()
-                .map_err(|error| ServeError::Bind { address, error })?;
-            doors.push((kind, listener));
-        }
-        if doors.is_empty() {
-            Err(ServeError::Deaf)
-        } else {
-            Ok(Self(doors))
+    /// None yet.
+    pub(super) fn new(service: Arc<ArcSwap<Service>>, sessions: TaskTracker) -> Self {
+        Self {
+            open: Vec::new(),
+            service,
+            sessions,
         }
     }
 
-    /// Begins to accept.
-    pub(super) fn serve(
-        self,
-        service: &Arc<Service>,
-        sessions: &TaskTracker,
-    ) -> Vec<JoinHandle<()>> {
-        let Self(doors) = self;
-        let accepting = doors.into_iter().map(|(kind, listener)| {
+    /// Begins to accept there too.
+    pub(super) fn open(&mut self, Listening(listeners): Listening) {
+        for (place, listener) in listeners {
             if let Ok(address) = listener.local_addr() {
-                tracing::info!(listener = %kind, %address, "listening");
+                tracing::info!(listener = %place.0, %address, "listening");
             }
-            let door = Door {
-                kind,
-                service: Arc::clone(service),
-                sessions: sessions.clone(),
+            let closing = CancellationToken::new();
+            let porter = Porter {
+                kind: place.0,
+                service: Arc::clone(&self.service),
+                sessions: self.sessions.clone(),
             };
-            tokio::spawn(door.accept(listener))
-        });
-        accepting.collect()
+            self.open.push(Door {
+                place,
+                closing: closing.clone(),
+                accepting: tokio::spawn(porter.accept(listener, closing)),
+            });
+        }
+    }
+
+    /// Where the settings want a listener and there is none.
+    pub(super) fn missing(&self, settings: &Settings) -> Vec<Place> {
+        let open = |place: &Place| self.open.iter().any(|door| door.place == *place);
+        addresses(settings).filter(|place| !open(place)).collect()
+    }
+
+    /// Closes the listeners that the settings do not want. Sessions go on.
+    pub(super) async fn close_others(&mut self, settings: &Settings) {
+        let wanted: Vec<Place> = addresses(settings).collect();
+        self.close_where(|door| !wanted.contains(&door.place)).await;
+    }
+
+    /// Closes all listeners. Sessions go on.
+    pub(super) async fn close(&mut self) {
+        self.close_where(|_| true).await;
+    }
+
+    /// Returns once nobody is let in there any more. If it is given up, the
+    /// doors close all the same, and are still known.
+    async fn close_where(&mut self, leaves: impl Fn(&Door) -> bool) {
+        for door in self.open.iter().filter(|door| leaves(door)) {
+            door.closing.cancel();
+        }
+        for door in self.open.iter_mut().filter(|door| leaves(door)) {
+            if !door.accepting.is_finished() {
+                let _ = (&mut door.accepting).await;
+            }
+            tracing::info!(listener = %door.place.0, address = %door.place.1, "no longer listening");
+        }
+        self.open.retain(|door| !leaves(door));
     }
 }
 
 /// What a listener needs to start a session.
-struct Door {
+struct Porter {
     kind: Listener,
-    service: Arc<Service>,
+    service: Arc<ArcSwap<Service>>,
     sessions: TaskTracker,
 }
 
-impl Door {
-    async fn accept(self, listener: TcpListener) {
+impl Porter {
+    async fn accept(self, listener: TcpListener, closing: CancellationToken) {
         let mut complained: Option<Instant> = None;
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    if let Some(arrival) = knock(&self.service, stream, self.kind) {
-                        self.sessions
-                            .spawn(serve(Arc::clone(&self.service), arrival));
-                    }
-                }
+            let accepted = tokio::select! {
+                biased;
+                () = closing.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.welcome(stream),
                 Err(error) => {
                     if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
                         complained = Some(Instant::now());
@@ -84,6 +174,40 @@ impl Door {
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
+            }
+        }
+        self.empty(listener);
+    }
+
+    fn welcome(&self, stream: TcpStream) {
+        let service = self.service.load_full();
+        if let Some(arrival) = knock(&service, stream, self.kind) {
+            self.sessions.spawn(serve(service, arrival));
+        }
+    }
+
+    /// Takes in all who wait behind the listener, asking the system and not the
+    /// runtime, which may not have heard of the last ones yet. Then nothing
+    /// stands between the answer that nobody waits and the close; Linux can hand
+    /// over even those who come in between (`net.ipv4.tcp_migrate_req`).
+    fn empty(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        // A flood must not keep it open for ever.
+        for _ in 0..2 * BACKLOG {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    let stream = stream
+                        .set_nonblocking(true)
+                        .and_then(|()| TcpStream::from_std(stream));
+                    if let Ok(stream) = stream {
+                        self.welcome(stream);
+                    }
+                }
+                // One who has left already says nothing of those behind.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                Err(_) => return,
             }
         }
     }

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,9 +29,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::ServeError;
+use super::handover::Sockets;
 use super::health::Health;
-use super::listen::ListenAddress;
+use super::listen::{ListenAddress, Reserved};
+use super::{Rooms, ServeError};
 use crate::limits::Limits;
 use history::History;
 use status::Status;
@@ -61,9 +63,13 @@ pub(super) struct Admin(Vec<TcpListener>);
 
 impl Admin {
     /// Binds all addresses, or none.
-    pub(super) fn bind(addresses: &[ListenAddress]) -> Result<Self, ServeError> {
+    pub(super) fn bind(
+        addresses: &[ListenAddress],
+        sockets: &mut Sockets,
+    ) -> Result<Self, ServeError> {
         let bind = |address: &ListenAddress| {
-            address.bind().map_err(|error| ServeError::Bind {
+            let bound = sockets.reserve(*address).and_then(Reserved::listen);
+            bound.map_err(|error| ServeError::Bind {
                 address: *address,
                 error,
             })
@@ -76,29 +82,47 @@ impl Admin {
     }
 
     /// Begins to answer, until the process ends.
-    pub(super) fn serve(self, facts: Facts, health: &Arc<Health>, limits: &Arc<Limits>) {
-        if self.0.is_empty() {
-            return;
-        }
+    pub(super) fn serve(self, facts: Facts, health: &Arc<Health>, limits: &Arc<Limits>) -> Shown {
         let history = Arc::new(History::default());
-        tokio::spawn(Arc::clone(&history).keep());
-        let status = Arc::new(Status {
+        let status = Arc::new(ArcSwap::from_pointee(Status {
             facts,
             health: Arc::clone(health),
             limits: Arc::clone(limits),
-            history,
-        });
+            history: Arc::clone(&history),
+        }));
+        let shown = Shown(Arc::clone(&status));
+        if self.0.is_empty() {
+            return shown;
+        }
+        tokio::spawn(history.keep());
         for listener in self.0 {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(listener = "admin", %address, "listening");
             }
             tokio::spawn(accept(listener, Arc::clone(&status)));
         }
+        shown
+    }
+}
+
+/// What the pages show.
+pub(super) struct Shown(Arc<ArcSwap<Status>>);
+
+impl Shown {
+    /// From now on these settings, and what these limits know.
+    pub(super) fn renew(&self, rooms: &Rooms, limits: &Arc<Limits>) {
+        let old = self.0.load_full();
+        self.0.store(Arc::new(Status {
+            facts: old.facts.since(rooms),
+            health: Arc::clone(&old.health),
+            limits: Arc::clone(limits),
+            history: Arc::clone(&old.history),
+        }));
     }
 }
 
 /// Never waits for a place: a hundred slow connections would hold them all.
-async fn accept(listener: TcpListener, status: Arc<Status>) {
+async fn accept(listener: TcpListener, status: Arc<ArcSwap<Status>>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
@@ -109,7 +133,7 @@ async fn accept(listener: TcpListener, status: Arc<Status>) {
                 {
                     oldest.abort();
                 }
-                let connection = tokio::spawn(converse(stream, Arc::clone(&status)));
+                let connection = tokio::spawn(converse(stream, status.load_full()));
                 open.push_back(connection.abort_handle());
             }
             Err(error) => {

@@ -13,9 +13,9 @@ use crate::tls::{Loaded, LoadedCertificate};
 
 /// What the conditions are read from.
 pub(super) struct Health {
-    backend: Arc<Backend>,
+    backend: ArcSwap<Backend>,
     /// The default first.
-    certificates: Vec<LoadedCertificate>,
+    certificates: ArcSwap<Vec<LoadedCertificate>>,
     phase: ArcSwap<Phase>,
 }
 
@@ -41,8 +41,8 @@ impl Health {
     /// Of a process that starts.
     pub(super) fn new(backend: Arc<Backend>, loaded: &Loaded) -> Self {
         Self {
-            backend,
-            certificates: loaded.certificates().to_vec(),
+            backend: ArcSwap::new(backend),
+            certificates: ArcSwap::from_pointee(loaded.certificates().to_vec()),
             phase: ArcSwap::from_pointee(Phase::Starting),
         }
     }
@@ -50,6 +50,17 @@ impl Health {
     /// From now on clients are accepted there.
     pub(super) fn serving(&self, listeners: String) {
         self.phase.store(Arc::new(Phase::Serving(listeners)));
+    }
+
+    /// From now on these servers are guarded.
+    pub(super) fn guards(&self, backend: Arc<Backend>) {
+        self.backend.store(backend);
+    }
+
+    /// From now on these certificates are shown.
+    pub(super) fn certified(&self, loaded: &Loaded) {
+        let certificates = loaded.certificates().to_vec();
+        self.certificates.store(Arc::new(certificates));
     }
 
     /// From now on nobody is accepted.
@@ -70,12 +81,12 @@ impl Health {
 
     /// The guarded servers, and how they are.
     pub(super) fn servers(&self) -> Vec<(String, ServerState)> {
-        self.backend.health()
+        self.backend.load().health()
     }
 
     /// The certificates, the default first.
-    pub(super) fn certificates(&self) -> &[LoadedCertificate] {
-        &self.certificates
+    pub(super) fn certificates(&self) -> Arc<Vec<LoadedCertificate>> {
+        self.certificates.load_full()
     }
 
     fn accepting(&self) -> Result<String, String> {
@@ -88,7 +99,7 @@ impl Health {
 
     /// One server that takes mail is enough.
     fn greeted(&self) -> Result<String, String> {
-        let servers = self.backend.health();
+        let servers = self.backend.load().health();
         let usable = servers.iter().any(|(_, state)| *state == ServerState::Up);
         let told: Vec<_> = servers
             .iter()
@@ -101,9 +112,10 @@ impl Health {
     /// The default must be valid. Another that has expired is told, but its name
     /// alone is no reason to send the clients of all names away.
     fn valid(&self, now: SystemTime) -> Result<String, String> {
-        let told: Vec<_> = self.certificates.iter().map(|c| told(c, now)).collect();
+        let certificates = self.certificates.load();
+        let told: Vec<_> = certificates.iter().map(|c| told(c, now)).collect();
         let told = told.join(", ");
-        match self.certificates.first() {
+        match certificates.first() {
             Some(default) if default.not_after > now => Ok(told),
             Some(_) => Err(told),
             None => Err("none".to_owned()),

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use crate::settings::Value;
 
 /// Clients that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// One address to listen on. `[::]` serves IPv4 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +35,59 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-impl ListenAddress {
-    /// Binds and listens. Where the machine has no IPv6, `[::]` becomes `0.0.0.0`.
+/// Whether others may listen on the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Nobody else.
+    Exclusive,
+    /// Other processes of the same user that agree to it too (`SO_REUSEPORT`):
+    /// the kernel gives each of them a part of the clients.
+    Shared,
+}
+
+/// An address that is ours; clients are refused until [`listen`](Self::listen).
+#[derive(Debug)]
+pub struct Reserved(Socket);
+
+impl Reserved {
+    /// Begins to take clients in.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn bind(self) -> io::Result<TcpListener> {
-        match bind(self.0) {
+    pub fn listen(self) -> io::Result<TcpListener> {
+        let Self(socket) = self;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    }
+
+    #[cfg(test)]
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()?.as_socket()
+    }
+}
+
+/// A socket from elsewhere that is bound already.
+impl From<std::net::TcpListener> for Reserved {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self(listener.into())
+    }
+}
+
+impl ListenAddress {
+    /// Binds. Where the machine has no IPv6, `[::]` becomes `0.0.0.0`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn bind(self, port: Port) -> io::Result<Reserved> {
+        match bind(self.0, port) {
             Err(error)
                 if self.0.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && lacks_ipv6(&error) =>
             {
-                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.0.port()))
+                bind(
+                    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.0.port()),
+                    port,
+                )
             }
             other => other,
         }
@@ -57,7 +99,7 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(97 | 99))
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, port: Port) -> io::Result<Reserved> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -68,10 +110,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // A restart must not wait for the last connections to time out.
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
+    if port == Port::Shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(Reserved(socket))
 }
 
 #[cfg(test)]
@@ -101,8 +144,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_those_share_an_address_who_agree_to_it() {
+        let any = ListenAddress::parse("127.0.0.1:0").unwrap();
+        let one = any.bind(Port::Shared).unwrap();
+        let address = ListenAddress(one.address().unwrap());
+        let _one = one.listen().unwrap();
+        let other = address.bind(Port::Shared).unwrap();
+        assert!(other.listen().is_ok());
+        assert_eq!(
+            address.bind(Port::Exclusive).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_in_before_it_listens() {
+        let address = ListenAddress::parse("127.0.0.1:0").unwrap();
+        let reserved = address.bind(Port::Shared).unwrap();
+        let address = reserved.address().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let _listener = reserved.listen().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+    }
+
+    #[tokio::test]
     async fn the_unspecified_address_serves_ipv4_too() {
-        let listener = ListenAddress::parse("[::]:0").unwrap().bind().unwrap();
+        let listener = ListenAddress::parse("[::]:0").unwrap();
+        let listener = listener.bind(Port::Exclusive).unwrap().listen().unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await

@@ -4,10 +4,12 @@
 //! stdout full is dropped and counted.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry};
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, registry};
 
 use crate::settings::{self, LogAddresses, Value, choice};
 
@@ -98,11 +100,29 @@ pub fn init(settings: &Settings) -> Result<Guard, LogError> {
         (Some(LogFormat::Text) | None, true) => LineForm::Coloured,
     };
     let (queue, guard) = queue::start(io::stdout(), form)?;
-    tracing::subscriber::set_global_default(subscriber(&settings.log_level, form, queue))?;
+    let (subscriber, filter) = subscriber(&settings.log_level, form, queue);
+    tracing::subscriber::set_global_default(subscriber)?;
+    // Only the first to set a log up gets here.
+    let _ = FILTER.set(filter);
     Ok(guard)
 }
 
-fn subscriber<W>(level: &LogLevel, form: LineForm, writer: W) -> impl Subscriber + Send + Sync
+/// What decides which events are logged.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Logs by another `LOG_LEVEL` from now on, if there is a log.
+pub(super) fn follow(settings: &Settings) {
+    if let Some(filter) = FILTER.get() {
+        // It fails only when the log is gone.
+        let _ = filter.reload(EnvFilter::new(&settings.log_level.0));
+    }
+}
+
+fn subscriber<W>(
+    level: &LogLevel,
+    form: LineForm,
+    writer: W,
+) -> (impl Subscriber + Send + Sync, Handle<EnvFilter, Registry>)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -110,5 +130,6 @@ where
         .fmt_fields(form)
         .event_format(form)
         .with_writer(writer);
-    registry().with(EnvFilter::new(&level.0)).with(lines)
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&level.0));
+    (registry().with(filter).with(lines), handle)
 }

@@ -1,39 +1,51 @@
-//! The process: listen, accept, drain, and tell how it is.
+//! The process: listen, accept, drain, reload, and tell how it is.
 //!
 //! It starts the rooms below and keeps them going. It never reads a client's
 //! octets itself.
 
 mod accept;
 pub mod admin;
+mod certificates;
+mod handover;
 mod health;
 pub mod listen;
 pub mod log;
 mod nofile;
+mod privileges;
+mod reload;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
 use crate::limits::{Limits, Places};
 use crate::metrics;
-use crate::scan::Scanners;
-use crate::session::{Court, DoorLog, Listener, Service};
+use crate::session::{DoorLog, Listener, Service};
 use crate::settings::{List, Secret};
 use crate::smtp::path::HeloName;
-use crate::spool::{Spool, SpoolError};
-use crate::tls::{Loaded, ServerTls, TlsError};
+use crate::spool::SpoolError;
+use crate::tls::TlsError;
 use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
-use accept::Doors;
+use accept::{Bound, Doors};
 use admin::{Admin, Facts};
+use certificates::Watch;
+use handover::{Notice, notify};
 use health::Health;
 use listen::ListenAddress;
+use reload::Running;
+
+pub use handover::Sockets;
 pub use nofile::places;
+pub use privileges::RunAs;
+pub use reload::Reread;
 
 crate::settings::section! {
     /// The process.
@@ -53,6 +65,8 @@ crate::settings::section! {
         admin_token: Option<Secret>, example "pj5sGxB2kqTz";
         /// How long running transactions may take after TERM.
         drain: Duration = "30s", example "2min";
+        /// Whom the process becomes once its listeners are bound, if root started it: `user` or `user:group`, by names or numbers. Certificates must be readable for that user.
+        run_as: Option<RunAs>, example "nobody";
     }
 }
 
@@ -82,6 +96,9 @@ pub enum ServeError {
         /// Why not.
         error: io::Error,
     },
+    /// The process cannot become whom it should.
+    #[error("cannot drop privileges (RUN_AS): {0}")]
+    Privileges(Errno),
     /// All listeners are off.
     #[error("LISTEN, LISTEN_TLS and LISTEN_SUBMISSION are all off")]
     Deaf,
@@ -128,72 +145,93 @@ pub struct Rooms {
     pub log: log::Settings,
 }
 
+impl Rooms {
+    /// The keys of the settings that have another value in `new`.
+    fn changed(&self, new: &Self) -> Vec<&'static str> {
+        [
+            self.server.changed(&new.server),
+            self.session.changed(&new.session),
+            self.limits.changed(&new.limits),
+            self.scan.changed(&new.scan),
+            self.content.changed(&new.content),
+            self.spool.changed(&new.spool),
+            self.backend.changed(&new.backend),
+            self.policy.changed(&new.policy),
+            self.tls.changed(&new.tls),
+            self.proxy_protocol.changed(&new.proxy_protocol),
+            self.log.changed(&new.log),
+        ]
+        .concat()
+    }
+}
+
 /// How long the first probe may hold up the listeners.
 const FIRST_PROBE: Duration = Duration::from_millis(500);
 
-/// Runs until told to stop: by the future, by TERM or by INT.
+/// How long those who have just come in may take to begin something when the
+/// process stops; afterwards whoever is at rest is sent away.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// Runs until told to stop: by the future, by TERM or by INT. HUP reads the
+/// settings again.
 ///
 /// # Errors
 /// When it cannot start. What goes wrong later is logged and survived.
-pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let (mut terminate, mut interrupt) = (
+pub async fn run(
+    rooms: Rooms,
+    reread: Reread,
+    mut sockets: Sockets,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
     );
     let mut stops = std::pin::pin!(stop);
     let hostname = hostname(rooms.server.hostname.as_ref());
-    let (tls, loaded) = ServerTls::new(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
-    report_certificates(&loaded, hostname.as_str());
     let facts = Facts::new(&rooms, hostname.as_str());
 
-    let doors = Doors::open(&rooms.server)?;
-    let admin = Admin::bind(&rooms.server.admin)?;
-    let backend = Backend::new(rooms.backend, hostname.clone())
+    // What may need root comes first, what does not goes without it.
+    let bound = Bound::new(addresses(&rooms.server), &mut sockets)?;
+    let admin = Admin::bind(&rooms.server.admin, &mut sockets)?;
+    sockets.close_others();
+    let places = nofile::places(rooms.limits.sessions_max.get());
+    privileges::drop_to(rooms.server.run_as.as_ref()).map_err(ServeError::Privileges)?;
+
+    let (certificates, tls, loaded) =
+        Watch::begin(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
+    let backend = Backend::new(rooms.backend.clone(), hostname.clone())
         .map_err(|error| ServeError::Tls(vec![error]))?;
     let backend = Arc::new(backend);
-    let trusted = &rooms.proxy_protocol.proxy_trusted;
-    let limits = Limits::new(
+    let limits = Arc::new(Limits::new(
         &rooms.limits,
-        trusted,
+        &rooms.proxy_protocol.proxy_trusted,
         rooms.policy.mode,
         rooms.log.log_addresses,
-    );
-    let limits = Arc::new(limits);
-    count_limits(&limits);
-    let places = places(rooms.limits.sessions_max.get());
+    ));
     metrics::get()
         .sessions_max
         .set(i64::try_from(places).unwrap_or(i64::MAX));
-    if rooms.policy.mode == policy::Mode::Monitor {
-        tracing::warn!(
-            "MODE=monitor: limits, bans, relay guard and scanners are only logged (would=refuse); where the backend learns of clients by XCLIENT or PROXY, it alone decides about relaying"
-        );
-    }
-    let scanners = Scanners::new(&rooms.scan);
-    let court = if scanners.is_enabled() {
-        Some(Court {
-            scanners,
-            settings: rooms.content,
-            spool: Spool::new(&rooms.spool).map_err(ServeError::Spool)?,
-        })
-    } else {
-        None
-    };
+    let places = Places::new(places);
+    monitoring(rooms.policy.mode);
+    let court = reload::court(&rooms, None)?;
     let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
-    admin.serve(facts, &health, &limits);
-    let service = Arc::new(Service {
-        settings: rooms.session,
-        policy: rooms.policy,
-        proxy_trusted: rooms.proxy_protocol.proxy_trusted,
+    let shown = admin.serve(facts, &health, &limits);
+    let service = Arc::new(ArcSwap::from_pointee(Service {
+        settings: rooms.session.clone(),
+        policy: rooms.policy.clone(),
+        proxy_trusted: rooms.proxy_protocol.proxy_trusted.clone(),
         log_addresses: rooms.log.log_addresses,
         hostname: hostname.as_str().to_owned(),
         tls,
         backend: Arc::clone(&backend),
-        limits,
-        places: Places::new(places),
+        limits: Arc::clone(&limits),
+        places: Arc::clone(&places),
         door_log: DoorLog::new(),
         court,
-    });
+    }));
+    count_limits(&service);
 
     // EHLO is answered from what the probe found, so it goes first; but a dead
     // backend must not keep the listeners shut.
@@ -203,42 +241,79 @@ pub async fn run(rooms: Rooms, stop: impl Future<Output = ()>) -> Result<(), Ser
     });
     let _ = tokio::time::timeout(FIRST_PROBE, first).await;
     let probing = tokio::spawn(backend.keep_probing());
+    // Limits after a reload share with the first what is to be kept in order.
+    let chores = [
+        tokio::spawn(limits.keep_order()),
+        tokio::spawn(Arc::clone(&places).keep_order()),
+    ];
 
     let sessions = TaskTracker::new();
-    let mut chores = vec![probing];
-    chores.push(tokio::spawn(Arc::clone(&service.limits).keep_order()));
-    chores.push(tokio::spawn(Arc::clone(&service.places).keep_order()));
+    let mut running = Running {
+        started: rooms.clone(),
+        rooms,
+        hostname,
+        reread,
+        doors: Doors::new(Arc::clone(&service), sessions.clone()),
+        service,
+        sockets,
+        certificates,
+        health,
+        shown,
+        probing: probing.abort_handle(),
+    };
+    let listening = bound.listen()?;
     // Before the first of them is answered, so that a client who was greeted
     // never finds the contrary.
-    health.serving(told(&rooms.server));
-    let listeners = doors.serve(&service, &sessions);
-    tracing::info!(hostname = %service.hostname, version = env!("CARGO_PKG_VERSION"), "portcullis is up");
+    running.health.serving(told(&running.rooms.server));
+    running.doors.open(listening);
+    notify(Notice::Ready);
+    tracing::info!(hostname = %running.hostname.as_str(), version = env!("CARGO_PKG_VERSION"), "portcullis is up");
 
     let why = tokio::select! {
         _ = terminate.recv() => "TERM",
         _ = interrupt.recv() => "INT",
         () = &mut stops => "end",
+        never = running.keep_up(&mut hangup) => match never {},
     };
-    tracing::info!(why, sessions = sessions.len(), drain = ?rooms.server.drain, "stopping: no new clients");
-    health.draining();
-    for listener in listeners {
-        listener.abort();
-    }
-    service.places.close();
+    let drain = running.rooms.server.drain;
+    tracing::info!(
+        why,
+        sessions = sessions.len(),
+        ?drain,
+        "stopping: no new clients"
+    );
+    notify(Notice::Stopping);
+    running.health.draining();
+    running.doors.close().await;
     sessions.close();
+    let last_call = async {
+        tokio::time::sleep(LAST_CALL.min(drain)).await;
+        places.close();
+        std::future::pending().await
+    };
     tokio::select! {
         () = sessions.wait() => tracing::info!("stopped: all sessions ended in good order"),
         _ = terminate.recv() => tracing::warn!(sessions = sessions.len(), "stopped at once, by a second TERM"),
         _ = interrupt.recv() => tracing::warn!(sessions = sessions.len(), "stopped at once, by a second INT"),
-        () = tokio::time::sleep(rooms.server.drain) => {
+        () = tokio::time::sleep(drain) => {
             tracing::warn!(sessions = sessions.len(), "stopped: DRAIN is over, sessions are cut off");
         }
+        () = last_call => {}
     }
+    running.probing.abort();
     for chore in chores {
         chore.abort();
     }
-    service.limits.farewell().await;
+    running.service.load().limits.farewell().await;
     Ok(())
+}
+
+fn monitoring(mode: policy::Mode) {
+    if mode == policy::Mode::Monitor {
+        tracing::warn!(
+            "MODE=monitor: limits, bans, relay guard and scanners are only logged (would=refuse); where the backend learns of clients by XCLIENT or PROXY, it alone decides about relaying"
+        );
+    }
 }
 
 /// `HOSTNAME`, or the machine's name.
@@ -256,33 +331,11 @@ pub fn hostname(set: Option<&Hostname>) -> HeloName {
     HeloName::parse(&found).unwrap_or_else(|_| HeloName::localhost())
 }
 
-fn report_certificates(loaded: &Loaded, hostname: &str) {
-    let ends = &metrics::get().certificate_expiry_timestamp_seconds;
-    ends.clear();
-    for certificate in loaded.certificates() {
-        let not_after = certificate.not_after.duration_since(UNIX_EPOCH);
-        let seconds = not_after.unwrap_or_default().as_secs();
-        let end = ends.named(&certificate.label());
-        end.of(()).set(i64::try_from(seconds).unwrap_or(i64::MAX));
-    }
-    match loaded {
-        Loaded::SelfSigned(_) => tracing::warn!(
-            hostname,
-            "NO CERTIFICATE: a self-signed one was made and lives in memory only; clients that check will refuse it. Set PORTCULLIS_TLS_CERT and PORTCULLIS_TLS_KEY, or put <name>/fullchain.pem and <name>/privkey.pem into PORTCULLIS_TLS_DIR"
-        ),
-        Loaded::FromFiles(certificates) => {
-            for certificate in certificates {
-                let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
-                tracing::info!(file = certificate.label(), names = certificate.names.join(" "), %not_after, "certificate");
-            }
-        }
-    }
-}
-
 /// Looks at the limits whenever somebody asks: it is a look at all their tables.
-fn count_limits(limits: &Arc<Limits>) {
-    let limits = Arc::clone(limits);
+fn count_limits(service: &Arc<ArcSwap<Service>>) {
+    let service = Arc::clone(service);
     metrics::get().on_scrape(move |metrics| {
+        let limits = Arc::clone(&service.load().limits);
         let census = limits.census();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let entries = &metrics.limiter_entries;

@@ -113,11 +113,11 @@ pub struct Service {
 /// All that the judgement of bodies needs.
 pub struct Court {
     /// Who looks at content.
-    pub scanners: Scanners,
+    pub scanners: Arc<Scanners>,
     /// What is done about their opinions.
     pub settings: policy::content::Settings,
     /// Where messages wait for them.
-    pub spool: Spool,
+    pub spool: Arc<Spool>,
 }
 
 /// Serves one client from its first octet to its last.

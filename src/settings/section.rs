@@ -55,8 +55,8 @@ impl Spec {
 ///
 /// The field in upper case is the setting's name. A field without a default
 /// is an `Option`, or else required. Generated are the struct, `ABOUT` (its
-/// doc comment), `SPECS` (one [`Spec`] per field), `read`, `Default`, and a
-/// test that every default and every example parses.
+/// doc comment), `SPECS` (one [`Spec`] per field), `read`, `changed`, `Default`,
+/// and a test that every default and every example parses.
 #[macro_export]
 macro_rules! __section {
     (@default) => { None };
@@ -107,6 +107,13 @@ macro_rules! __section {
                 let mut specs = Self::SPECS.iter();
                 $(let $field = specs.next().and_then(|spec| reader.read::<$type>(spec));)*
                 Some(Self { $($field: $field?),* })
+            }
+
+            /// The keys of the settings that have another value in `new`.
+            $vis fn changed(&self, new: &Self) -> Vec<&'static str> {
+                let changed = [$((stringify!($field), self.$field != new.$field)),*];
+                let changed = changed.into_iter().filter(|(_, changed)| *changed);
+                changed.map(|(key, _)| key).collect()
             }
         }
 

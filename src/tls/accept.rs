@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::version::{TLS12, TLS13};
@@ -14,16 +15,19 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::{self, Side};
 
-use super::certs::{self, Loaded};
+use super::certs::{self, Loaded, Shown};
+use super::files::CertificateFiles;
 use super::{Settings, TlsDetails, TlsError, TlsMin, provider, unwrap_handshake};
 
 /// An encrypted connection that a client opened.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
-/// Accepts TLS from clients. Cheap to clone; all clones share the ticket keys.
+/// Accepts TLS from clients. Cheap to clone; all clones share certificates and
+/// ticket keys.
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
+    shown: Arc<Shown>,
 }
 
 /// Why a client's handshake failed.
@@ -49,6 +53,16 @@ pub enum HandshakeError {
     Gone(io::Error),
 }
 
+/// What came of looking at the certificates again.
+#[derive(Debug)]
+pub struct Renewal {
+    /// What is shown from now on.
+    pub loaded: Loaded,
+    /// What could not be used. The certificates that these files held before are
+    /// still shown.
+    pub problems: Vec<TlsError>,
+}
+
 impl ServerTls {
     /// Loads the certificates and prepares to accept; blocking file reads.
     /// `hostname` is the proxy's own name.
@@ -56,18 +70,58 @@ impl ServerTls {
     /// # Errors
     /// Every problem found, not only the first.
     pub fn new(settings: &Settings, hostname: &str) -> Result<(Self, Loaded), Vec<TlsError>> {
-        let provider = provider();
-        let (chooser, loaded) = certs::load(settings, hostname, &provider)?;
-        let config =
-            Self::config(provider, settings.tls_min, chooser).map_err(|e| vec![e.into()])?;
+        Self::with(CertificateFiles::read(settings), settings, hostname)
+    }
+
+    /// The same with files that have been read.
+    ///
+    /// # Errors
+    /// Every problem found, not only the first.
+    pub fn with(
+        files: CertificateFiles,
+        settings: &Settings,
+        hostname: &str,
+    ) -> Result<(Self, Loaded), Vec<TlsError>> {
+        let chooser = certs::load(files, settings, hostname, &provider())?;
+        let loaded = chooser.loaded();
+        let shown = Arc::new(Shown(ArcSwap::from_pointee(chooser)));
+        let tls = Self::showing(shown, settings.tls_min).map_err(|problem| vec![problem])?;
+        Ok((tls, loaded))
+    }
+
+    /// Shows from now on what the files hold by now, to the clients of all
+    /// clones; handshakes under way go on as they began. What cannot be used is
+    /// told, and what it replaces is kept.
+    pub fn renew(&self, files: CertificateFiles, settings: &Settings, hostname: &str) -> Renewal {
+        let old = self.shown.0.load();
+        let (new, problems) = certs::renew(&old, files, settings, hostname, &provider());
+        if let Some(new) = new {
+            self.shown.0.store(Arc::new(new));
+        }
+        Renewal {
+            loaded: self.shown.0.load().loaded(),
+            problems,
+        }
+    }
+
+    /// The same certificates, now and later, for clients of another oldest version.
+    ///
+    /// # Errors
+    /// The TLS library's.
+    pub fn since(&self, min: TlsMin) -> Result<Self, TlsError> {
+        Self::showing(Arc::clone(&self.shown), min)
+    }
+
+    fn showing(shown: Arc<Shown>, min: TlsMin) -> Result<Self, TlsError> {
+        let config = Self::config(provider(), min, Arc::clone(&shown))?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok((ServerTls { acceptor }, loaded))
+        Ok(Self { acceptor, shown })
     }
 
     fn config(
         provider: Arc<rustls::crypto::CryptoProvider>,
         min: TlsMin,
-        chooser: certs::Chooser,
+        shown: Arc<Shown>,
     ) -> Result<ServerConfig, rustls::Error> {
         let versions: &[_] = match min {
             TlsMin::Tls12 => &[&TLS13, &TLS12],
@@ -76,7 +130,7 @@ impl ServerTls {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(chooser));
+            .with_cert_resolver(shown);
         // A browser that was lured here asks for http/1.1 or h2 and gets
         // no_application_protocol (RFC 7301 3.2), so that no page's data is
         // ever read as mail (ALPACA). Mail clients ask for smtp or for nothing.

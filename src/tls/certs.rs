@@ -1,15 +1,15 @@
-//! The proxy's own certificates: loads them, checks them, chooses one by SNI.
+//! The proxy's own certificates: checks them, chooses one by SNI.
 //!
 //! It reports every problem it finds at once and never serves a certificate
 //! that it had to complain about. It never writes a file: the self-signed
 //! certificate that stands in when there is no other lives in memory only.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -17,10 +17,8 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::files::{CertificateFiles, Found, Pair, PemFile};
 use super::{Settings, TlsError};
-
-const CHAIN_FILE: &str = "fullchain.pem";
-const KEY_FILE: &str = "privkey.pem";
 
 /// The certificates that clients may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,147 +62,99 @@ impl LoadedCertificate {
     }
 }
 
-/// Loads what the settings name, or makes a self-signed certificate.
+/// Loads what the files hold, or makes a self-signed certificate where there are
+/// none.
 pub(super) fn load(
+    files: CertificateFiles,
     settings: &Settings,
     hostname: &str,
     provider: &CryptoProvider,
-) -> Result<(Chooser, Loaded), Vec<TlsError>> {
-    let mut problems = Vec::new();
-    let pairs = pairs(settings, &mut problems);
-    if pairs.is_empty() && problems.is_empty() {
-        let made = self_signed(hostname, provider).map_err(|problem| vec![problem])?;
-        let loaded = Loaded::SelfSigned(made.summary.clone());
-        return Ok((Chooser::over(&[made]), loaded));
-    }
-    let mut found = Vec::new();
-    for pair in pairs {
-        match pair.load(provider) {
+) -> Result<Chooser, Vec<TlsError>> {
+    let (mut found, mut problems) = (Vec::new(), files.problems);
+    for one in files.found {
+        match one.load(provider) {
             Ok(certificate) => found.push(certificate),
-            Err(more) => problems.extend(more),
+            Err((_, more)) => problems.extend(more),
         }
     }
     if !problems.is_empty() {
         return Err(problems);
     }
-    put_default_first(&mut found, settings, hostname);
-    let loaded = found.iter().map(|c| c.summary.clone()).collect();
-    Ok((Chooser::over(&found), Loaded::FromFiles(loaded)))
-}
-
-/// A chain and a key on disk that belong together.
-struct Pair {
-    /// The folder's name in lower case, a host name by convention.
-    folder: Option<String>,
-    chain: PathBuf,
-    key: PathBuf,
-}
-
-/// `TLS_CERT` first, then the folders of `TLS_DIR` by name.
-fn pairs(settings: &Settings, problems: &mut Vec<TlsError>) -> Vec<Pair> {
-    let mut pairs = Vec::new();
-    match (&settings.tls_cert, &settings.tls_key) {
-        (Some(chain), Some(key)) => pairs.push(Pair {
-            folder: None,
-            chain: chain.clone(),
-            key: key.clone(),
-        }),
-        (Some(_), None) => problems.push(TlsError::HalfASetting {
-            given: "TLS_CERT",
-            missing: "TLS_KEY",
-        }),
-        (None, Some(_)) => problems.push(TlsError::HalfASetting {
-            given: "TLS_KEY",
-            missing: "TLS_CERT",
-        }),
-        (None, None) => {}
+    if found.is_empty() {
+        found.push(self_signed(hostname, provider).map_err(|problem| vec![problem])?);
     }
-    match folders(&settings.tls_dir) {
-        Ok(folders) => {
-            for folder in folders {
-                match pair_in(&folder) {
-                    Ok(pair) => pairs.extend(pair),
-                    Err(problem) => problems.push(problem),
-                }
+    put_default_first(&mut found, settings, hostname);
+    Ok(Chooser::over(found))
+}
+
+/// Loads what the files hold by now. A certificate that cannot be used any more
+/// is replaced by what `old` has of the same file; so are all of them when it is
+/// unknown which there are, and when none would be left. The problems are told.
+pub(super) fn renew(
+    old: &Chooser,
+    files: CertificateFiles,
+    settings: &Settings,
+    hostname: &str,
+    provider: &CryptoProvider,
+) -> (Option<Chooser>, Vec<TlsError>) {
+    let mut problems = files.problems;
+    let incomplete = !problems.is_empty();
+    let mut found = Vec::new();
+    for one in files.found {
+        match one.load(provider) {
+            Ok(certificate) => found.push(certificate),
+            Err((chain, more)) => {
+                problems.extend(more);
+                let file = Some(chain);
+                let mut kept = old.certificates.iter();
+                found.extend(kept.find(|c| c.summary.file == file).cloned());
             }
         }
-        Err(problem) => problems.push(problem),
     }
-    pairs
-}
-
-/// The folders right below `dir`, links to folders included (certbot and
-/// Kubernetes make such), by name; none when there is no `dir`.
-fn folders(dir: &Path) -> Result<Vec<PathBuf>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable {
-        path: dir.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut folders = paths.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    folders.retain(|path| path.is_dir());
-    folders.sort();
-    Ok(folders)
-}
-
-/// The pair in a folder, or nothing if the folder holds neither file.
-fn pair_in(folder: &Path) -> Result<Option<Pair>, TlsError> {
-    let (chain, key) = (folder.join(CHAIN_FILE), folder.join(KEY_FILE));
-    let half = |present: &Path, missing| TlsError::HalfAPair {
-        present: present.to_owned(),
-        missing,
-    };
-    match (exists(&chain)?, exists(&key)?) {
-        (true, true) => Ok(Some(Pair {
-            folder: folder
-                .file_name()
-                .map(|name| name.to_string_lossy().to_ascii_lowercase()),
-            chain,
-            key,
-        })),
-        (true, false) => Err(half(&chain, KEY_FILE)),
-        (false, true) => Err(half(&key, CHAIN_FILE)),
-        (false, false) => Ok(None),
+    if found.is_empty() && !incomplete && !old.is_self_signed() {
+        problems.push(TlsError::NoneLeft);
     }
-}
-
-/// A folder that may not be entered is an error, not an absent file.
-fn exists(path: &Path) -> Result<bool, TlsError> {
-    path.try_exists().map_err(|source| TlsError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    if found.is_empty() || incomplete {
+        return (None, problems);
+    }
+    put_default_first(&mut found, settings, hostname);
+    (Some(Chooser::over(found)), problems)
 }
 
 /// A certificate that passed every check.
+#[derive(Clone, Debug)]
 struct Certificate {
     key: Arc<CertifiedKey>,
     folder: Option<String>,
     summary: LoadedCertificate,
 }
 
+impl Found {
+    /// The certificate, or the file of its chain and what is wrong.
+    fn load(self, provider: &CryptoProvider) -> Result<Certificate, (PathBuf, Vec<TlsError>)> {
+        match self {
+            Self::Pair(pair) => pair.load(provider),
+            Self::Broken { chain, problems } => Err((chain, problems)),
+        }
+    }
+}
+
 impl Pair {
-    fn load(self, provider: &CryptoProvider) -> Result<Certificate, Vec<TlsError>> {
-        match (
-            read_certificates(&self.chain),
-            read_key(&self.key, provider),
-        ) {
+    fn load(self, provider: &CryptoProvider) -> Result<Certificate, (PathBuf, Vec<TlsError>)> {
+        let path = self.chain.path.clone();
+        let loaded = match (self.chain.certificates(), self.key.key(provider)) {
             (Ok(chain), Ok(key)) => self
                 .check(CertifiedKey::new(chain, key))
                 .map_err(|problem| vec![problem]),
             (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
-        }
+        };
+        loaded.map_err(|problems| (path, problems))
     }
 
     /// Whether the two belong together and may be shown to anybody today.
     fn check(self, certified: CertifiedKey) -> Result<Certificate, TlsError> {
         let bad = |reason| TlsError::BadCertificate {
-            path: self.chain.clone(),
+            path: self.chain.path.clone(),
             reason,
         };
         let (names, not_after) = describe(&certified.cert).map_err(bad)?;
@@ -212,15 +162,15 @@ impl Pair {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(TlsError::KeyMismatch {
-                    cert: self.chain,
-                    key: self.key,
+                    cert: self.chain.path,
+                    key: self.key.path,
                 });
             }
             Err(error) => return Err(bad(error.to_string())),
         }
         if not_after < SystemTime::now() {
             return Err(TlsError::Expired {
-                path: self.chain,
+                path: self.chain.path,
                 not_after,
             });
         }
@@ -228,7 +178,7 @@ impl Pair {
             key: Arc::new(certified),
             folder: self.folder,
             summary: LoadedCertificate {
-                file: Some(self.chain),
+                file: Some(self.chain.path),
                 names,
                 not_after,
             },
@@ -236,45 +186,46 @@ impl Pair {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 /// Every certificate of a PEM file, at least one.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |reason| TlsError::BadCertificate {
-        path: path.to_owned(),
-        reason,
-    };
-    let chain = CertificateDer::pem_slice_iter(&read(path)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| bad(error.to_string()))?;
-    if chain.is_empty() {
-        return Err(bad("no CERTIFICATE section in PEM form".to_owned()));
-    }
-    Ok(chain)
+    PemFile::read(path)?.certificates()
 }
 
-fn read_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsError> {
-    let bad = |reason| TlsError::BadKey {
-        path: path.to_owned(),
-        reason,
-    };
-    let key = PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| {
-        bad(match error {
-            pem::Error::NoItemsFound => {
-                "no PRIVATE KEY section in PEM form (an encrypted one cannot be read)".to_owned()
-            }
-            other => other.to_string(),
-        })
-    })?;
-    provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| bad(error.to_string()))
+impl PemFile {
+    /// Every certificate of the file, at least one.
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let bad = |reason| TlsError::BadCertificate {
+            path: self.path.clone(),
+            reason,
+        };
+        let chain = CertificateDer::pem_slice_iter(&self.content)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(bad("no CERTIFICATE section in PEM form".to_owned()));
+        }
+        Ok(chain)
+    }
+
+    fn key(&self, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsError> {
+        let bad = |reason| TlsError::BadKey {
+            path: self.path.clone(),
+            reason,
+        };
+        let key = PrivateKeyDer::from_pem_slice(&self.content).map_err(|error| {
+            bad(match error {
+                pem::Error::NoItemsFound => {
+                    "no PRIVATE KEY section in PEM form (an encrypted one cannot be read)"
+                        .to_owned()
+                }
+                other => other.to_string(),
+            })
+        })?;
+        provider
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| bad(error.to_string()))
+    }
 }
 
 /// The DNS names and the last valid moment of the first certificate.
@@ -355,15 +306,16 @@ fn wildcard_for(name: &str) -> Option<String> {
 /// Picks the certificate for a ClientHello.
 #[derive(Debug)]
 pub(super) struct Chooser {
+    /// The default first.
+    certificates: Vec<Certificate>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
 }
 
 impl Chooser {
     /// When two certificates claim one name, the folder called by that name
     /// wins if its certificate covers it, then the earlier certificate. A
     /// folder whose name its certificate does not cover comes last.
-    fn over(certificates: &[Certificate]) -> Self {
+    fn over(certificates: Vec<Certificate>) -> Self {
         let folders = || {
             certificates
                 .iter()
@@ -380,9 +332,22 @@ impl Chooser {
                 .or_insert_with(|| Arc::clone(&certificate.key));
         }
         Chooser {
+            certificates,
             by_name,
-            default: certificates.first().map(|c| Arc::clone(&c.key)),
         }
+    }
+
+    /// All that may be shown, for people.
+    pub(super) fn loaded(&self) -> Loaded {
+        let mut all = self.certificates.iter().map(|c| c.summary.clone());
+        match all.next() {
+            Some(made) if made.file.is_none() => Loaded::SelfSigned(made),
+            first => Loaded::FromFiles(first.into_iter().chain(all).collect()),
+        }
+    }
+
+    fn is_self_signed(&self) -> bool {
+        self.certificates.iter().all(|c| c.summary.file.is_none())
     }
 
     fn choose(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
@@ -394,13 +359,18 @@ impl Chooser {
         };
         exact
             .or_else(wildcard)
-            .or(self.default.as_ref())
+            .or(self.certificates.first().map(|c| &c.key))
             .map(Arc::clone)
     }
 }
 
-impl ResolvesServerCert for Chooser {
+/// The certificates that are shown at this moment: a handshake that has begun
+/// keeps the one it was given.
+#[derive(Debug)]
+pub(super) struct Shown(pub(super) ArcSwap<Chooser>);
+
+impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name())
+        self.0.load().choose(hello.server_name())
     }
 }

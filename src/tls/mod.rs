@@ -8,6 +8,7 @@
 mod accept;
 mod certs;
 mod connect;
+mod files;
 mod inspect;
 mod stream;
 mod verify;
@@ -17,7 +18,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
@@ -25,9 +26,10 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use crate::metrics::TlsVersion;
 use crate::settings::{Value, choice};
 
-pub use accept::{HandshakeError, ServerStream, ServerTls};
+pub use accept::{HandshakeError, Renewal, ServerStream, ServerTls};
 pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
+pub use files::CertificateFiles;
 pub use inspect::{Inspector, Presented};
 pub use stream::Stream;
 
@@ -43,6 +45,9 @@ crate::settings::section! {
         /// host name, chosen by SNI. With no certificate anywhere a
         /// self-signed one is made for `HOSTNAME`.
         tls_dir: PathBuf = "certs", example "/etc/letsencrypt/live";
+        /// How often certificates are looked at for changes, which are then shown
+        /// to new clients; one that is broken changes nothing. `0s`: on HUP only.
+        tls_reload: Duration = "10s", example "1min";
         /// Oldest TLS version that clients may use: `1.2` or `1.3`.
         tls_min: TlsMin = "1.2", example "1.3";
     }
@@ -170,6 +175,9 @@ pub enum TlsError {
         /// The last moment at which it was valid.
         not_after: SystemTime,
     },
+    /// There were certificates, and now there are none.
+    #[error("no certificate is left")]
+    NoneLeft,
     /// The self-signed certificate could not be made.
     #[error("cannot make a self-signed certificate for {hostname}: {reason}")]
     SelfSigned {

@@ -39,10 +39,13 @@ impl Portcullis {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
-        let (mx, tls, submission) = (free_address(), free_address(), free_address());
-        let set = settings.iter().find(|(name, _)| *name == "ADMIN");
-        let admin = set.and_then(|(_, address)| address.parse().ok());
-        let admin = admin.unwrap_or_else(free_address);
+        let address = |name| {
+            let set = settings.iter().find(|(given, _)| *given == name);
+            let set = set.and_then(|(_, address)| address.parse().ok());
+            set.unwrap_or_else(free_address)
+        };
+        let (mx, tls) = (address("LISTEN"), address("LISTEN_TLS"));
+        let (submission, admin) = (address("LISTEN_SUBMISSION"), address("ADMIN"));
         let listeners = [
             ("LISTEN", mx.to_string()),
             ("LISTEN_TLS", tls.to_string()),
@@ -51,8 +54,16 @@ impl Portcullis {
         ];
         let unlimited = UNLIMITED.map(|(name, value)| (name, value.to_owned()));
         let mut command = command(settings);
+        // What its file says is not said by the environment too, which is stronger.
+        let file = settings.iter().find(|(name, _)| *name == "CONFIG");
+        let file = file.and_then(|(_, path)| std::fs::read_to_string(path).ok());
+        let in_file = |name: &str| {
+            let key = format!("{} =", name.to_ascii_lowercase());
+            let mut lines = file.iter().flat_map(|text| text.lines());
+            lines.any(|line| line.starts_with(&key))
+        };
         for (name, value) in listeners.iter().chain(&unlimited) {
-            if settings.iter().all(|(given, _)| given != name) {
+            if !in_file(name) && settings.iter().all(|(given, _)| given != name) {
                 command.env(format!("PORTCULLIS_{name}"), value);
             }
         }
@@ -226,7 +237,16 @@ impl Portcullis {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     /// The exit code, once the program has ended; a signal's death is `None` inside.

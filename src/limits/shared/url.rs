@@ -9,7 +9,7 @@ use redis::{Client, IntoConnectionInfo, RedisError, TlsCertificates};
 use crate::settings::Value;
 
 /// Whether limits are shared with other instances: the setting `REDIS`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Sharing {
     /// Each instance counts for itself.
     #[default]
@@ -77,6 +77,17 @@ impl Value for RedisUrl {
     }
 }
 
+/// The same server, database and login.
+impl PartialEq for RedisUrl {
+    fn eq(&self, other: &Self) -> bool {
+        fn login(url: &RedisUrl) -> (Option<&str>, Option<&str>) {
+            let settings = url.0.get_connection_info().redis_settings();
+            (settings.username(), settings.password())
+        }
+        self.to_string() == other.to_string() && login(self) == login(other)
+    }
+}
+
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.0.get_connection_info();
@@ -120,6 +131,14 @@ mod tests {
             assert_eq!(format!("{url:?}"), shown);
         }
         assert!(matches!(Sharing::parse("off"), Ok(Sharing::Off)));
+    }
+
+    #[test]
+    fn another_password_is_another_url() {
+        let url = |text| Sharing::parse(text).unwrap();
+        assert_eq!(url("redis://:a@cache"), url("redis://:a@cache:6379/0"));
+        assert_ne!(url("redis://:a@cache"), url("redis://:b@cache"));
+        assert_ne!(url("redis://:a@cache"), url("redis://:a@cache/1"));
     }
 
     #[test]

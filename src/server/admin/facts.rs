@@ -1,4 +1,4 @@
-//! What the status page tells that does not change while the process runs.
+//! What the status page tells that changes with the settings only.
 
 use std::time::Instant;
 
@@ -20,6 +20,14 @@ pub(in crate::server) struct Facts {
 }
 
 impl Facts {
+    /// The same process by other settings.
+    pub(super) fn since(&self, rooms: &Rooms) -> Self {
+        Self {
+            start: self.start,
+            ..Self::new(rooms, &self.hostname)
+        }
+    }
+
     /// By these settings, under this name.
     pub(in crate::server) fn new(rooms: &Rooms, hostname: &str) -> Self {
         Self {

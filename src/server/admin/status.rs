@@ -146,8 +146,8 @@ impl Status {
     }
 
     fn certificates(&self) -> Value {
-        let certificates = self.health.certificates().iter();
-        certificates.map(certificate).collect()
+        let certificates = self.health.certificates();
+        certificates.iter().map(certificate).collect()
     }
 
     /// A network, as `LOG_ADDRESSES` wants it; one that is a single address, as that.

@@ -14,7 +14,7 @@ fn logged(form: LineForm, level: &str, log: impl FnOnce()) -> String {
     let output = Shared::default();
     let (queue, guard) = queue::start(output.clone(), form).unwrap();
     with_default(
-        subscriber(&LogLevel::parse(level).unwrap(), form, queue),
+        subscriber(&LogLevel::parse(level).unwrap(), form, queue).0,
         log,
     );
     drop(guard);
@@ -172,7 +172,7 @@ fn a_blocked_output_blocks_nobody_and_dropped_lines_are_reported() {
     let (queue, guard) = queue::start(output, LineForm::Plain).unwrap();
     let level = LogLevel::parse("info").unwrap();
     // It ends at all only because nobody waits for the output.
-    with_default(subscriber(&level, LineForm::Plain, queue), || {
+    with_default(subscriber(&level, LineForm::Plain, queue).0, || {
         for n in 0..LINES {
             info!(n, "line");
         }

@@ -191,3 +191,11 @@ fn masks_a_bad_secret_and_escapes_a_hostile_value() {
         "{problems}"
     );
 }
+
+#[test]
+fn names_what_has_changed() {
+    let old = read(&[("bell_tower", "north"), ("bell_word", "silence")]).unwrap();
+    let new = read(&[("bell_tower", "north"), ("bell_word", "peace")]).unwrap();
+    assert_eq!(old.changed(&old), [""; 0]);
+    assert_eq!(old.changed(&new), ["bell_word"]);
+}

@@ -3,7 +3,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::*;
 
 /// The names in the certificate that a client is shown.
-async fn shown(server: &ServerTls, name: &str) -> Vec<String> {
+pub(super) async fn shown(server: &ServerTls, name: &str) -> Vec<String> {
     let client = Arc::new(anyone(BOTH, &[]));
     let (_, stream) = meet(server, &client, name).await;
     let stream = stream.unwrap();
@@ -169,9 +169,9 @@ fn reports_every_problem_at_once_and_names_the_files() {
         .collect();
     let expected = [
         "TLS_CERT is set but TLS_KEY is not; a certificate needs both",
+        "the key mixed/privkey.pem does not fit the certificate mixed/fullchain.pem",
         "no-chain/privkey.pem has no fullchain.pem beside it",
         "no-key/fullchain.pem has no privkey.pem beside it",
-        "the key mixed/privkey.pem does not fit the certificate mixed/fullchain.pem",
         "no-pem/fullchain.pem holds no usable certificate: no CERTIFICATE section in PEM form",
         "odd-key/privkey.pem holds no usable private key: no PRIVATE KEY section in PEM form \
          (an encrypted one cannot be read)",

@@ -4,6 +4,7 @@
 mod accept;
 mod certs;
 mod connect;
+mod renew;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,7 @@ impl World {
             tls_key: None,
             tls_dir: self.path("certs"),
             tls_min: TlsMin::Tls12,
+            ..Settings::default()
         }
     }
 

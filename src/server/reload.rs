@@ -1,0 +1,255 @@
+//! Settings and certificates that change while the process runs.
+//!
+//! New settings are for new sessions; those that run end by the ones they began
+//! with. Either all that may change does, or nothing: a reload that fails leaves
+//! everything as it was.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::Signal;
+use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+use super::accept::{Bound, Doors};
+use super::admin::Shown;
+use super::certificates::{Occasion, Watch};
+use super::handover::{Notice, Sockets, notify};
+use super::health::Health;
+use super::{Rooms, ServeError, addresses, log, monitoring, told};
+use crate::backend::Backend;
+use crate::limits::Limits;
+use crate::metrics::{self, Attempt, Reload};
+use crate::scan::Scanners;
+use crate::session::{Court, DoorLog, Service};
+use crate::settings::Problems;
+use crate::smtp::path::HeloName;
+use crate::spool::Spool;
+
+/// Reads the settings again, as they were read at the start.
+pub type Reread = Arc<dyn Fn() -> Result<Rooms, Problems> + Send + Sync>;
+
+/// Settings that only a restart changes, besides those of [`Limits::FIXED`].
+const FIXED: &[&str] = &["hostname", "admin", "run_as", "log_format"];
+
+/// How long the first probe of another backend may hold up a reload.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The shortest pause between two looks at the certificates.
+const POLL_MIN: Duration = Duration::from_millis(100);
+
+/// Everything that changes while the process runs.
+pub(super) struct Running {
+    /// By what the process was started.
+    pub(super) started: Rooms,
+    /// By what new sessions go.
+    pub(super) rooms: Rooms,
+    pub(super) hostname: HeloName,
+    pub(super) reread: Reread,
+    pub(super) service: Arc<ArcSwap<Service>>,
+    pub(super) doors: Doors,
+    pub(super) sockets: Sockets,
+    pub(super) certificates: Watch,
+    pub(super) health: Arc<Health>,
+    pub(super) shown: Shown,
+    pub(super) probing: AbortHandle,
+}
+
+/// Why the old settings stay in force.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("{0}")]
+    Settings(Problems),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("the settings cannot be read: {0}")]
+    Reading(#[from] tokio::task::JoinError),
+}
+
+impl Running {
+    /// Reloads whenever it is asked to and follows the certificates, for ever.
+    /// May be given up at any moment.
+    pub(super) async fn keep_up(&mut self, hangup: &mut Signal) -> Infallible {
+        loop {
+            let pause = self.rooms.tls.tls_reload;
+            let due = async {
+                if pause.is_zero() {
+                    std::future::pending().await
+                } else {
+                    sleep(pause.max(POLL_MIN)).await;
+                }
+            };
+            tokio::select! {
+                Some(()) = hangup.recv() => self.reload().await,
+                () = due => self.look_at_certificates(Occasion::Poll).await,
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        notify(Notice::Reloading);
+        match self.reload_settings().await {
+            Ok(changed) => {
+                metrics::get().reloaded(Reload::Config, Attempt::Succeeded);
+                tracing::info!(changed = changed.join(" "), "settings are reloaded");
+            }
+            Err(error) => {
+                metrics::get().reloaded(Reload::Config, Attempt::Failed);
+                let told = error.to_string();
+                for problem in told.lines() {
+                    tracing::error!(
+                        problem,
+                        "settings are not reloaded, the old ones stay in force"
+                    );
+                }
+            }
+        }
+        // Whatever came of the settings: who renews a certificate sends HUP.
+        self.look_at_certificates(Occasion::Hup).await;
+        notify(Notice::Ready);
+    }
+
+    async fn look_at_certificates(&mut self, occasion: Occasion) {
+        let tls = self.service.load().tls.clone();
+        let settings = Arc::new(self.rooms.tls.clone());
+        self.certificates
+            .look(occasion, &tls, &settings, &self.health)
+            .await;
+    }
+
+    /// Takes the settings over and says which have changed.
+    async fn reload_settings(&mut self) -> Result<Vec<String>, ReloadError> {
+        let reread = Arc::clone(&self.reread);
+        let new = spawn_blocking(move || reread())
+            .await?
+            .map_err(ReloadError::Settings)?;
+        let changed = self.rooms.changed(&new);
+        self.take_over(new).await?;
+        self.warn_of_fixed();
+        Ok(changed
+            .into_iter()
+            .filter(|key| !is_fixed(key))
+            .map(name)
+            .collect())
+    }
+
+    /// What may fail comes first, and nothing is changed before the last of it.
+    async fn take_over(&mut self, new: Rooms) -> Result<(), ServeError> {
+        let old = self.service.load_full();
+        let backend = if self.rooms.backend.changed(&new.backend).is_empty() {
+            Arc::clone(&old.backend)
+        } else {
+            self.another_backend(&new).await?
+        };
+        let tls = if self.rooms.tls.tls_min == new.tls.tls_min {
+            old.tls.clone()
+        } else {
+            let tls = old.tls.since(new.tls.tls_min);
+            tls.map_err(|error| ServeError::Tls(vec![error]))?
+        };
+        let court = court(&new, old.court.as_ref().map(|court| (court, &self.rooms)))?;
+        if addresses(&new.server).next().is_none() {
+            return Err(ServeError::Deaf);
+        }
+        let missing = self.doors.missing(&new.server);
+        let listening = Bound::new(missing, &mut self.sockets)?.listen()?;
+
+        if !Arc::ptr_eq(&backend, &old.backend) {
+            let probing = tokio::spawn(Arc::clone(&backend).keep_probing());
+            std::mem::replace(&mut self.probing, probing.abort_handle()).abort();
+            let known = backend.health();
+            let known = |name: &str| known.iter().any(|(address, _)| address == name);
+            metrics::get().backend_up.keep(known);
+            self.health.guards(Arc::clone(&backend));
+        }
+        if self.rooms.policy.mode != new.policy.mode {
+            monitoring(new.policy.mode);
+        }
+        let limits = old.limits.renewed(
+            &new.limits,
+            &new.proxy_protocol.proxy_trusted,
+            new.policy.mode,
+            new.log.log_addresses,
+        );
+        let limits = Arc::new(limits);
+        self.shown.renew(&new, &limits);
+        self.service.store(Arc::new(Service {
+            settings: new.session.clone(),
+            policy: new.policy.clone(),
+            proxy_trusted: new.proxy_protocol.proxy_trusted.clone(),
+            log_addresses: new.log.log_addresses,
+            hostname: old.hostname.clone(),
+            tls,
+            backend,
+            limits,
+            places: Arc::clone(&old.places),
+            door_log: DoorLog::new(),
+            court,
+        }));
+        log::follow(&new.log);
+        self.health.serving(told(&new.server));
+        self.rooms = new;
+        self.doors.open(listening);
+        self.doors.close_others(&self.rooms.server).await;
+        Ok(())
+    }
+
+    async fn another_backend(&self, new: &Rooms) -> Result<Arc<Backend>, ServeError> {
+        let backend = Backend::new(new.backend.clone(), self.hostname.clone())
+            .map_err(|error| ServeError::Tls(vec![error]))?;
+        let backend = Arc::new(backend);
+        // EHLO is answered from what the probe found.
+        let _ = timeout(PROBE_PATIENCE, backend.probe()).await;
+        Ok(backend)
+    }
+
+    /// Names the settings that have changed since the start and need a restart.
+    fn warn_of_fixed(&self) {
+        let changed = self.started.changed(&self.rooms).into_iter();
+        let waiting: Vec<_> = changed.filter(|key| is_fixed(key)).map(name).collect();
+        if !waiting.is_empty() {
+            tracing::warn!(
+                settings = waiting.join(" "),
+                "these settings have changed and need a restart"
+            );
+        }
+    }
+}
+
+fn is_fixed(key: &str) -> bool {
+    FIXED.contains(&key) || Limits::FIXED.contains(&key)
+}
+
+fn name(key: &str) -> String {
+    key.to_ascii_uppercase()
+}
+
+/// Where bodies are judged, if anybody looks at them; of the old court what has
+/// not changed: who is down is still known, and memory is counted in one place.
+pub(super) fn court(
+    rooms: &Rooms,
+    old: Option<(&Court, &Rooms)>,
+) -> Result<Option<Court>, ServeError> {
+    let scanners = match old {
+        Some((court, was)) if was.scan.changed(&rooms.scan).is_empty() => {
+            Arc::clone(&court.scanners)
+        }
+        _ => Arc::new(Scanners::new(&rooms.scan)),
+    };
+    if !scanners.is_enabled() {
+        return Ok(None);
+    }
+    let spool = match old {
+        Some((court, was)) if was.spool.changed(&rooms.spool).is_empty() => {
+            Arc::clone(&court.spool)
+        }
+        _ => Arc::new(Spool::new(&rooms.spool).map_err(ServeError::Spool)?),
+    };
+    Ok(Some(Court {
+        scanners,
+        settings: rooms.content.clone(),
+        spool,
+    }))
+}
