@@ -6,6 +6,7 @@
 //! ```text
 //! main            start, exit code
 //! demo            an example backend and the proxy before it
+//! check           looks for what is wrong before clients find out
 //! config          puts the rooms' Settings together, checks them, explains them
 //! server          the process: listen, accept, drain, reload, admin
 //! session         one client connection
@@ -31,8 +32,21 @@
 //!   (events and steps), `machine/commands.rs` and `machine/answers.rs` (the
 //!   transitions); `session/deeds.rs` holds the arms of the loop that are more
 //!   than a line, so that the loop stays on a page.
-//! - `session/judge.rs` does not exist yet: policy is asked about recipients
-//!   only, and that is one arm of the loop.
+//! - `session/door.rs` refuses in the accept loop, before there is a task or a
+//!   session; `session/judge.rs` asks limits and policy; `session/content.rs`
+//!   keeps, weighs and delivers bodies that are judged.
+//! - The tables of rates never throw out a bucket that is not full for a
+//!   newcomer: where there is no room, the wider network's bucket decides. A
+//!   wider network is never banned, and nobody for its neighbours' deeds.
+//! - `SESSIONS_MAX` belongs to `limits`: its places know who waits, and each has
+//!   a bell of its own, so that a shutdown and stress reach sessions without a
+//!   lock that all of them share.
+//! - What is changed in a message (`Change`, `Editor`) lies in `smtp::header`,
+//!   below policy, which decides about it.
+//! - No milter, spamd or clamd client crate was sound enough (bounds, time, macros):
+//!   the three are ours; rspamd is asked over hyper, Redis by its own crate.
+//! - `MODE=monitor` keeps the relay guard where the backend takes the proxy for
+//!   the client: to try limits must not open a relay.
 //! - A transaction that broke stays broken until it is ended: commands that the
 //!   client had pipelined behind the break get the same answer, so that no 503
 //!   turns a temporary failure into a bounce.
@@ -40,6 +54,7 @@
 //!   (RFC 5321 appendix F.2 lets it be ignored).
 
 pub mod backend;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod limits;

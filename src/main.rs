@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::process;
 use std::sync::Arc;
 
-use portcullis::config::command_line::{self, Command, CommandLine};
+use portcullis::check::{self, Fault};
+use portcullis::config::command_line::{self, Command, CommandLine, Depth, Output};
 use portcullis::config::{self, Config};
 use portcullis::demo;
 use portcullis::server::{self, Rooms, ServeError, Sockets, admin, log};
@@ -20,6 +21,8 @@ enum ExitCode {
     Failed = 1,
     /// The command line does not have the right form.
     CommandLine = 64,
+    /// Something outside that is needed does not answer.
+    Unavailable = 69,
     /// The system does not let us listen where we should, or become whom we should.
     MayNotBind = 77,
     /// The configuration is bad.
@@ -42,6 +45,8 @@ fn run() -> ExitCode {
         Command::Help => print(&config::help()),
         Command::Version => print(concat!("portcullis ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Demo => demo(flags),
+        Command::Check { depth, output } => check(flags, depth, output),
+        Command::Explain { output } => explain(flags, output),
         Command::Healthcheck => match load(flags) {
             Ok(config) => healthcheck(&config),
             Err(code) => code,
@@ -116,6 +121,48 @@ fn healthcheck(config: &Config) -> ExitCode {
     }
 }
 
+/// Looks for what is wrong with these settings.
+fn check(flags: Vec<(String, String)>, depth: Depth, output: Output) -> ExitCode {
+    let (parts, problems) = config::read(flags, env::vars_os());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let report = match runtime {
+        Ok(runtime) => runtime.block_on(check::run(parts, problems, depth)),
+        Err(error) => return failed(&error),
+    };
+    print(&match output {
+        Output::Lines => report.to_string(),
+        Output::Json => report.json(),
+    });
+    match report.worst() {
+        None => ExitCode::Done,
+        Some(Fault::OpenRelay) => ExitCode::Failed,
+        Some(Fault::Configuration) => ExitCode::Configuration,
+        Some(Fault::Unavailable) => ExitCode::Unavailable,
+    }
+}
+
+/// Prints every setting, good or bad, and then what is wrong.
+fn explain(flags: Vec<(String, String)>, output: Output) -> ExitCode {
+    let explanation = config::explain(flags, env::vars_os());
+    print(&match output {
+        Output::Lines => explanation.to_string(),
+        Output::Json => explanation.json(),
+    });
+    if explanation.problems.is_empty() {
+        ExitCode::Done
+    } else {
+        misconfigured(&explanation.problems)
+    }
+}
+
+fn misconfigured(problems: &Problems) -> ExitCode {
+    let count = problems.0.len();
+    complain(&format!("bad configuration, problems: {count}\n{problems}"));
+    ExitCode::Configuration
+}
+
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     complain(&format!("{error}\n"));
     ExitCode::Failed
@@ -127,11 +174,7 @@ fn load(flags: impl IntoIterator<Item = (String, String)>) -> Result<Config, Exi
 
 /// A configuration, or what is wrong with it on the terminal.
 fn told(read: Result<Config, Problems>) -> Result<Config, ExitCode> {
-    read.map_err(|problems| {
-        let count = problems.0.len();
-        complain(&format!("bad configuration, problems: {count}\n{problems}"));
-        ExitCode::Configuration
-    })
+    read.map_err(|problems| misconfigured(&problems))
 }
 
 /// Sets up log and runtime, and runs a job in them.

@@ -128,7 +128,13 @@ fn answers_head_without_a_body_and_refuses_other_paths_and_methods() {
             assert!(refused.contains("allow: get, head\r\n"), "{refused}");
         }
     }
-    for path in ["/", "/metrics/", "/LIVEZ", "/../etc/passwd", "/livez%00"] {
+    for path in [
+        "/index.html",
+        "/metrics/",
+        "/LIVEZ",
+        "/../etc/passwd",
+        "/livez%00",
+    ] {
         let missing = shown(admin, path, &["--path-as-is"]);
         assert!(missing.starts_with("http/1.1 404"), "{path}: {missing}");
     }
@@ -502,14 +508,20 @@ fn what_scanners_say_and_whether_they_are_asked_is_counted() {
 #[test]
 fn what_monitor_mode_lets_pass_is_counted_as_such() {
     let backend = Scripted::start(&[]);
-    let portcullis = Portcullis::guarding(backend.address, &[("MODE", "monitor")]);
-    let mut client = Smtp::greeted(portcullis.mx);
+    let settings = [
+        ("MODE", "monitor"),
+        ("MSG_RATE", "1/h burst 1"),
+        ("LIMIT_EXEMPT", "127.0.0.1"),
+    ];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mut client = Smtp::connect_from(Ipv4Addr::new(127, 5, 5, 5), portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
     client.ask("MAIL FROM:<ann@sender.test>", "250");
-    client.ask("RCPT TO:<victim@elsewhere.test>", "250");
+    client.ask("RSET", "250");
+    client.ask("MAIL FROM:<ann@sender.test>", "250");
     let refusals = |mode| {
-        format!(
-            "portcullis_refusals_total{{stage=\"RCPT\",reason=\"relay-denied\",mode=\"{mode}\"}}"
-        )
+        format!("portcullis_refusals_total{{stage=\"MAIL\",reason=\"msg-rate\",mode=\"{mode}\"}}")
     };
     assert_metric(&portcullis, &refusals("would"), 1.0);
     assert_eq!(portcullis.metric(&refusals("enforced")), 0.0);

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[&[&str]] = &[
     &["main"],
     &["demo"],
+    &["check"],
     &["config"],
     &["server"],
     &["session"],
@@ -52,6 +53,7 @@ const LINES_MAX: usize = 450;
 const TOP_LEVEL: &[&str] = &[
     ".ci",
     ".clippy.toml",
+    ".dockerignore",
     ".git",
     ".gitignore",
     "Cargo.lock",

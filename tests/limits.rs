@@ -707,3 +707,17 @@ fn refusals_that_are_pipelined_are_no_flood_of_log_lines() {
     let log = portcullis.log_with("\"refusals\":2000");
     assert!(log.matches("relay-denied").count() <= 200);
 }
+
+/// A backend that takes the proxy for the client cannot guard its relay.
+#[test]
+fn monitor_mode_opens_no_relay_before_a_backend_that_does_not_know_the_client() {
+    let postfix = Postfix::start(Options::default());
+    let settings = [("MODE", "monitor"), ("CLIENT_INFO", "received")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RCPT TO:<x@elsewhere.test>", "550 5.7.1 Relaying denied");
+    client.ask("RCPT TO:<b@example.org>", "250");
+}

@@ -22,6 +22,10 @@ const INPUT_CAPACITY: usize = 1024;
 /// How long the goodbye may take. Nobody waits for it.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long RSET may take: a client waits for its answer meanwhile, and a server
+/// that cannot forget is better left.
+const RSET_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The backend is gone for this session.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
@@ -102,7 +106,11 @@ impl Conversation {
             return Ok(said);
         }
         self.write(line.as_bytes()).await?;
-        self.reply(self.patience).await
+        let patience = match command {
+            Command::Rset => self.patience.min(RSET_PATIENCE),
+            _ => self.patience,
+        };
+        self.reply(patience).await
     }
 
     /// Sends one line of an AUTH dialogue and awaits the reply.

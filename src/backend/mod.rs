@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod conversation;
+mod examine;
 pub mod introduce;
 mod open;
 mod probe;
@@ -12,7 +13,7 @@ mod probe;
 pub use conversation::{Conversation, Lost};
 pub use introduce::{Client, ClientInfo, Dialect, Introduction};
 pub use open::OpenError;
-pub use probe::Probed;
+pub use probe::{Probed, TlsState};
 
 use std::fmt;
 use std::path::PathBuf;

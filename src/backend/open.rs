@@ -187,7 +187,11 @@ impl Backend {
 
     /// On a probe Portcullis itself is the client: servers that know PROXY do
     /// not all know its LOCAL and UNKNOWN forms.
-    fn proxy_header(&self, speaker: &Speaker<'_>, ends: Option<Ends>) -> Option<Vec<u8>> {
+    pub(super) fn proxy_header(
+        &self,
+        speaker: &Speaker<'_>,
+        ends: Option<Ends>,
+    ) -> Option<Vec<u8>> {
         let ends = match speaker {
             Speaker::Client(client) => Some((client.source, client.destination)),
             Speaker::Probe => ends,
@@ -201,7 +205,7 @@ impl Backend {
         }
     }
 
-    fn tls_name<'a>(&'a self, server: &'a Server) -> &'a str {
+    pub(super) fn tls_name<'a>(&'a self, server: &'a Server) -> &'a str {
         self.settings
             .backend_tls_name
             .as_deref()
@@ -326,9 +330,9 @@ fn is_refusal(reply: &Reply) -> bool {
 }
 
 /// Our end and the other end of a TCP connection.
-type Ends = (SocketAddr, SocketAddr);
+pub(super) type Ends = (SocketAddr, SocketAddr);
 
-async fn connect(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<Ends>)> {
+pub(super) async fn connect(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<Ends>)> {
     match place {
         Place::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
         Place::Tcp { host, port } => {

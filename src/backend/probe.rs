@@ -86,7 +86,7 @@ impl Backend {
         }
     }
 
-    async fn look_at(&self, server: &Server) -> Result<Probed, OpenError> {
+    pub(super) async fn look_at(&self, server: &Server) -> Result<Probed, OpenError> {
         let (conversation, broken) =
             match self.greet(server, &Speaker::Probe, Encryption::AsSet).await {
                 Err(error)

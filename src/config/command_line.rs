@@ -19,10 +19,40 @@ pub enum Command {
     Demo,
     /// Ask the process that runs with these settings whether it is ready.
     Healthcheck,
+    /// Look for what is wrong, without serving anybody.
+    Check {
+        /// How far to look.
+        depth: Depth,
+        /// For whom it is printed.
+        output: Output,
+    },
+    /// Print every setting, its value and where it came from.
+    Explain {
+        /// For whom it is printed.
+        output: Output,
+    },
     /// Explain the command line.
     Help,
     /// Print name and version.
     Version,
+}
+
+/// How far `check` looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// At settings and files.
+    Files,
+    /// At the servers that the settings name, too (`--live`).
+    Live,
+}
+
+/// For whom an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people: aligned lines.
+    Lines,
+    /// For programs (`--json`).
+    Json,
 }
 
 /// A command line that has the right form.
@@ -54,6 +84,9 @@ pub enum Misuse {
     /// The last word is a flag, or another flag follows.
     #[error("{0} needs a value")]
     NoValue(String),
+    /// `--live` or `--json` where it means nothing.
+    #[error("{0} does not go with this command")]
+    NotHere(&'static str),
     /// The same flag twice.
     #[error("{0} is given twice")]
     Twice(String),
@@ -78,6 +111,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, M
             .map_err(|word| Misuse::NotUtf8(word.to_string_lossy().into_owned()))
     });
     let mut command = None;
+    let mut depth = Depth::Files;
+    let mut output = Output::Lines;
     let mut flags: Vec<(String, String)> = Vec::new();
     while let Some(word) = words.next().transpose()? {
         if let Some(asked) = command_named(&word) {
@@ -85,6 +120,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, M
                 Some(_) => return Err(Misuse::SecondCommand(word)),
                 None => continue,
             }
+        }
+        match word.as_str() {
+            LIVE if depth == Depth::Files => {
+                depth = Depth::Live;
+                continue;
+            }
+            JSON if output == Output::Lines => {
+                output = Output::Json;
+                continue;
+            }
+            LIVE | JSON => return Err(Misuse::Twice(word)),
+            _ => {}
         }
         if !word.starts_with('-') {
             return Err(Misuse::UnknownCommand(word));
@@ -106,16 +153,37 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<CommandLine, M
         }
         flags.push((key, value));
     }
-    Ok(CommandLine {
-        command: command.unwrap_or(Command::Serve),
-        flags,
-    })
+    let command = command.unwrap_or(Command::Serve).with(depth, output)?;
+    Ok(CommandLine { command, flags })
+}
+
+const LIVE: &str = "--live";
+const JSON: &str = "--json";
+
+impl Command {
+    /// The command with what else was asked for, if it goes with it.
+    fn with(self, depth: Depth, output: Output) -> Result<Self, Misuse> {
+        match (self, depth, output) {
+            (Self::Check { .. }, depth, output) => Ok(Self::Check { depth, output }),
+            (_, Depth::Live, _) => Err(Misuse::NotHere(LIVE)),
+            (Self::Explain { .. }, _, output) => Ok(Self::Explain { output }),
+            (_, _, Output::Json) => Err(Misuse::NotHere(JSON)),
+            (other, Depth::Files, Output::Lines) => Ok(other),
+        }
+    }
 }
 
 fn command_named(word: &str) -> Option<Command> {
     match word {
         "demo" => Some(Command::Demo),
         "healthcheck" => Some(Command::Healthcheck),
+        "check" => Some(Command::Check {
+            depth: Depth::Files,
+            output: Output::Lines,
+        }),
+        "explain" => Some(Command::Explain {
+            output: Output::Lines,
+        }),
         "--help" | "-h" => Some(Command::Help),
         "--version" | "-V" => Some(Command::Version),
         _ => None,

@@ -12,7 +12,7 @@ pub mod file;
 #[cfg(test)]
 mod tests;
 
-pub use explain::{help, reference};
+pub use explain::{Explained, Explanation, explain, help, reference};
 
 /// The settings of one room, for whoever explains them.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,9 @@ macro_rules! rooms {
         ];
 
         /// What could be read: a room is missing if one of its settings is bad.
-        struct Parts {
-            $($room: Option<$Settings>,)*
+        #[derive(Clone, Debug)]
+        pub struct Parts {
+            $($(#[doc = $doc])* pub $room: Option<$Settings>,)*
         }
 
         impl Parts {
@@ -120,6 +121,29 @@ pub fn load(
     flags: impl IntoIterator<Item = (String, String)>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Problems> {
+    let (parts, problems) = read(flags, environment);
+    match parts.whole() {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// Reads what can be read, from the sources of [`load`], with everything that
+/// is wrong.
+pub fn read(
+    flags: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> (Parts, Problems) {
+    let mut reader = gather(flags, environment);
+    file::give(&mut reader);
+    judge(reader)
+}
+
+/// What command line and environment give.
+fn gather(
+    flags: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Reader {
     let mut reader = Reader::default();
     for (key, value) in flags {
         reader.give(Origin::Flag, &key, Ok(value));
@@ -127,14 +151,15 @@ pub fn load(
     for (variable, value) in environment {
         give_variable(&mut reader, &variable, value);
     }
-    file::give(&mut reader);
+    reader
+}
+
+/// Reads every room, once all sources have given.
+fn judge(mut reader: Reader) -> (Parts, Problems) {
     let parts = Parts::read(&mut reader);
     let mut problems = reader.finish();
     cross_check(&parts, &mut problems);
-    match parts.whole() {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ => Err(problems),
-    }
+    (parts, problems)
 }
 
 /// Gives the reader a variable of the environment if it is one of ours.

@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
-use super::command_line::{Command, Misuse, parse};
+use super::command_line::{Command, Depth, Misuse, Output, parse};
 use super::*;
 use crate::server::log::LogFormat;
 use crate::settings::LogAddresses;
@@ -288,5 +288,112 @@ fn a_mark_above_the_refusal_is_refused() {
     assert!(
         problems.contains("PORTCULLIS_SPAM_TAG is above SPAM_REJECT"),
         "{problems}"
+    );
+}
+
+#[test]
+fn check_and_explain_take_what_goes_with_them() {
+    let command = |words: &str| {
+        let words = words.split(' ').map(OsString::from);
+        parse(words).map(|line| line.command)
+    };
+    let check = |depth, output| Ok(Command::Check { depth, output });
+    assert_eq!(command("check"), check(Depth::Files, Output::Lines));
+    assert_eq!(
+        command("--json check --live"),
+        check(Depth::Live, Output::Json)
+    );
+    let output = Output::Json;
+    assert_eq!(command("explain --json"), Ok(Command::Explain { output }));
+    assert_eq!(command("explain --live"), Err(Misuse::NotHere("--live")));
+    assert_eq!(command("--json"), Err(Misuse::NotHere("--json")));
+    assert_eq!(command("demo --live"), Err(Misuse::NotHere("--live")));
+    assert_eq!(
+        command("check --live --live"),
+        Err(Misuse::Twice("--live".into()))
+    );
+    assert_eq!(
+        command("check explain"),
+        Err(Misuse::SecondCommand("explain".into()))
+    );
+}
+
+/// What the explanation says of a setting: value, origin and variable.
+fn told(explanation: &Explanation, key: &str) -> (Option<String>, Option<Origin>, String) {
+    let mut settings = explanation
+        .sections
+        .iter()
+        .flat_map(|(_, settings)| settings);
+    let found = settings.find(|setting| setting.spec.key == key).unwrap();
+    (
+        found.value.clone(),
+        found.origin.clone(),
+        found.variable.clone(),
+    )
+}
+
+#[test]
+fn explains_where_each_value_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.toml");
+    fs::write(&path, "drain = \"1s\"\nrcpt_max = 7\nerror_max = 3\n").unwrap();
+    let environment = variables(&[
+        ("PORTCULLIS_CONFIG", path.to_str().unwrap()),
+        ("PORTCULLIS_DRAIN", "2s"),
+        ("PORTCULLIS_RCPT_MAX", "8"),
+    ]);
+    let explanation = explain(flags(&[("drain", "3s")]), environment);
+    let said = |key| {
+        let (value, origin, _) = told(&explanation, key);
+        (value.unwrap_or_default(), origin)
+    };
+    assert_eq!(said("drain"), ("3s".into(), Some(Origin::Flag)));
+    assert_eq!(said("rcpt_max"), ("8".into(), Some(Origin::Environment)));
+    assert_eq!(
+        said("error_max"),
+        ("3".into(), Some(Origin::File(path.clone())))
+    );
+    assert_eq!(said("relay"), ("guard".into(), None));
+    let config = path.display().to_string();
+    assert_eq!(said("config"), (config, Some(Origin::Environment)));
+    assert_eq!(
+        told(&explanation, "hostname"),
+        (None, None, "PORTCULLIS_HOSTNAME".into())
+    );
+    // BACKEND and DOMAINS are missing; that keeps nobody from explaining.
+    assert_eq!(explanation.problems.0.len(), 2);
+}
+
+#[test]
+fn explains_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "geheim").unwrap();
+    let environment = variables(&[
+        ("PORTCULLIS_REDIS", "redis://:geheim@cache/0"),
+        ("PORTCULLIS_RSPAMD_PASSWORD_FILE", secret.to_str().unwrap()),
+        (
+            "PORTCULLIS_RSPAMD",
+            "http://user:ge@heim/geheim@scanner:1, x",
+        ),
+        ("PORTCULLIS_REDISS", "geheim"),
+    ]);
+    let explanation = explain([], environment);
+    let text = format!(
+        "{explanation}{}{}",
+        explanation.json(),
+        explanation.problems
+    );
+    let shown = text.replace(&explanation.problems.to_string(), "");
+    assert!(!shown.contains("heim"), "{shown}");
+    let masked = Some("***".to_owned());
+    let origin = Some(Origin::Environment);
+    assert_eq!(
+        told(&explanation, "rspamd_password"),
+        (masked, origin, "PORTCULLIS_RSPAMD_PASSWORD_FILE".into())
+    );
+    assert_eq!(
+        told(&explanation, "rspamd").0.unwrap(),
+        "http://***@scanner:1, x"
     );
 }

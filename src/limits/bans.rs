@@ -172,6 +172,15 @@ impl Bans {
         }
     }
 
+    /// Forgets all about a source; whether it was banned.
+    pub(super) fn lift(&self, source: &IpNet, now: Instant) -> bool {
+        let Some((_, ban)) = self.table.remove(source) else {
+            return false;
+        };
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        ban.until > now
+    }
+
     /// Forgets what is over for a day, one shard of the table at a time.
     pub(super) fn sweep(&self, now: Instant) {
         self.keep(|ban| !forgotten(ban, now));
@@ -301,6 +310,16 @@ mod tests {
         let later = now + HOUR + DAY;
         assert!(bans.ban(source(3), BanReason::Flood, later).is_some());
         assert_eq!(bans.list(later).len(), 1);
+    }
+
+    #[test]
+    fn a_ban_that_is_lifted_is_forgotten_with_its_strikes_and_makes_room() {
+        let (bans, now) = (Bans::new(HOUR, OCTETS), Instant::now());
+        bans.ban(source(1), BanReason::Flood, now);
+        assert!(bans.lift(&source(1), now) && !bans.lift(&source(1), now));
+        assert_eq!(bans.left(&source(1), now), None);
+        assert_eq!(bans.ban(source(1), BanReason::Flood, now), Some(HOUR));
+        assert!(!bans.lift(&source(1), now + HOUR));
     }
 
     #[test]

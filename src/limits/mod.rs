@@ -25,12 +25,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod together;
+mod watch;
 
 pub use bans::{Ban, BanReason};
 pub use places::{Place, Places};
 pub use prefix::{PrefixV4, PrefixV6};
 pub use rate::{Allowance, Rate};
 pub use together::Permit;
+pub use watch::Lifted;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -38,7 +40,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::clock::DefaultClock;
-use ipnet::IpNet;
 
 use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
@@ -296,11 +297,6 @@ impl Limits {
         if let Err(finding) = charge(self.offences.as_deref(), client, Limit::Offences) {
             self.ban_for(client, &finding, BanReason::Offences);
         }
-    }
-
-    /// The bans in force.
-    pub fn bans(&self) -> Vec<(IpNet, Ban)> {
-        self.bans.list(Instant::now())
     }
 
     /// Buckets that are not full, networks with a connection open, and charges

@@ -3,6 +3,7 @@
 //! A network that has none is not in the map, so the map is no larger than the
 //! sessions that there are.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -98,6 +99,17 @@ impl Presence {
         }
     }
 
+    /// The clients with the most connections open, the busiest first.
+    pub(super) fn busiest(&self, most: usize) -> Vec<(IpNet, u32)> {
+        let counts = self.counts.iter();
+        let counts = counts.map(|entry| (*entry.key(), *entry.value()));
+        let is_client = |network: &IpNet| self.widths.client(network.addr()) == *network;
+        let mut clients: Vec<_> = counts.filter(|(network, _)| is_client(network)).collect();
+        clients.sort_unstable_by_key(|(network, count)| (Reverse(*count), *network));
+        clients.truncate(most);
+        clients
+    }
+
     /// Networks with a connection open.
     pub(super) fn networks(&self) -> usize {
         self.counts.len()
@@ -147,6 +159,23 @@ mod tests {
         assert_eq!(presence.networks(), 9);
         drop(stays);
         assert_eq!(presence.networks(), 0);
+    }
+
+    #[test]
+    fn the_busiest_are_clients_and_not_the_networks_around_them() {
+        let presence = presence(9);
+        let enter = |client: &str| presence.enter(client.parse().unwrap()).unwrap();
+        let _stays = ["192.0.2.1", "192.0.2.2", "192.0.2.2", "2001:db8::1"].map(enter);
+        let busiest: Vec<_> = presence
+            .busiest(2)
+            .into_iter()
+            .map(|(network, count)| (network.to_string(), count))
+            .collect();
+        let expected = [("192.0.2.2/32", 2), ("192.0.2.1/32", 1)];
+        assert_eq!(
+            busiest,
+            expected.map(|(name, count)| (name.to_owned(), count))
+        );
     }
 
     #[test]

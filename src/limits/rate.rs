@@ -89,10 +89,20 @@ impl Value for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            None => f.write_str("off"),
-            Some(Allowance { period, burst }) => {
-                let period = humantime::format_duration(period);
+        let Self(Some(Allowance { period, burst })) = self else {
+            return f.write_str("off");
+        };
+        // As people write it: the first unit that holds a whole count.
+        let units = [("min", 60), ("h", 3600), ("day", 86_400), ("s", 1)];
+        let whole = units.into_iter().find_map(|(unit, seconds)| {
+            let span = Duration::from_secs(seconds);
+            let count = u32::try_from(span.as_nanos().checked_div(period.as_nanos())?).ok()?;
+            (span.checked_div(count)? == *period).then_some((count, unit))
+        });
+        match whole {
+            Some((count, unit)) => write!(f, "{count}/{unit} burst {burst}"),
+            None => {
+                let period = humantime::format_duration(*period);
                 write!(f, "1/{period} burst {burst}")
             }
         }
@@ -130,6 +140,14 @@ mod tests {
             assert_eq!(again.allowance(), Some(allowance), "{text}");
         }
         assert_eq!(Rate::parse("off"), Ok(Rate::OFF));
+        for (text, shown) in [
+            ("60/min burst 20", "60/min burst 20"),
+            ("5/10min", "30/h burst 5"),
+            ("1000/h", "1000/h burst 1000"),
+            ("1/25h", "1/1day 1h burst 1"),
+        ] {
+            assert_eq!(Rate::parse(text).unwrap().to_string(), shown);
+        }
         assert_eq!(Rate::parse(&Rate::OFF.to_string()), Ok(Rate::OFF));
     }
 

@@ -25,6 +25,7 @@
 
 mod breaker;
 mod keep_alive;
+mod ping;
 mod places;
 mod question;
 mod taken;
@@ -44,6 +45,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::timeout;
 
 use breaker::{Breaker, Change};
+pub use ping::PingError;
 use places::{Place, Places};
 use question::millis;
 pub use question::{Charge, Count, Ruling};
@@ -56,6 +58,11 @@ static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shar
 static PUBLISH: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("shared/publish.lua")));
 static BAN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared/ban.lua")));
+
+/// Forgets a ban and its strikes. KEYS as for a ban; returns {bans forgotten}.
+static LIFT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("local ban = redis.call('DEL', KEYS[1]) redis.call('DEL', KEYS[2]) return {ban}")
+});
 
 /// How long strikes are remembered after the ban they led to.
 const STRIKES_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -222,6 +229,20 @@ impl Shared {
             .arg(millis(STRIKES_MEMORY));
         let read = |answer: &[i64]| match answer {
             [left] => Some(Duration::from_millis(u64::try_from(*left).ok()?)),
+            _ => None,
+        };
+        self.ask(&invocation, read).await
+    }
+
+    /// Lifts a ban and forgets the strikes of its source. Whether there was one;
+    /// `None` when Redis is away.
+    pub async fn lift(&self, key: &str) -> Option<bool> {
+        let mut invocation = LIFT.prepare_invoke();
+        invocation
+            .key(format!("portcullis:ban:{key}"))
+            .key(format!("portcullis:strikes:{key}"));
+        let read = |answer: &[i64]| match answer {
+            [bans] => Some(*bans > 0),
             _ => None,
         };
         self.ask(&invocation, read).await

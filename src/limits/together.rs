@@ -144,7 +144,7 @@ impl Limits {
 
     /// A network's name in Redis. Limits that are only tried (`MODE=monitor`) are
     /// shared among those who try them: nobody else refuses by them.
-    fn key(&self, network: &IpNet) -> String {
+    pub(super) fn key(&self, network: &IpNet) -> String {
         match self.mode {
             Mode::Enforce => network.to_string(),
             Mode::Monitor => format!("monitor:{network}"),

@@ -45,6 +45,15 @@ impl<L: Labels, M: Default> Configured<L, M> {
         tables.entry(name.to_owned()).or_default().clone()
     }
 
+    /// All names with their tables.
+    pub fn all(&self) -> Vec<(String, Table<L, M>)> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.iter();
+        tables
+            .map(|(name, table)| (name.clone(), table.clone()))
+            .collect()
+    }
+
     /// Forgets the names that are no longer known, for a configuration that changed.
     pub fn keep(&self, is_known: impl Fn(&str) -> bool) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);

@@ -59,6 +59,11 @@ impl<const N: usize, M: Default> Names<N, M> {
         }
         &self.overflow
     }
+
+    /// All children that were ever used.
+    pub fn iter(&self) -> impl Iterator<Item = &([&'static str; N], M)> {
+        self.slots.iter().filter_map(OnceLock::get)
+    }
 }
 
 /// Keys and values of one child.

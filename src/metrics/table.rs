@@ -43,7 +43,7 @@ impl<L: Labels, M> Table<L, M> {
     }
 
     /// All children with their labels.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (L, &M)> {
+    pub fn iter(&self) -> impl Iterator<Item = (L, &M)> {
         L::all().zip(self.children.iter())
     }
 }

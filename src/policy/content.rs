@@ -155,6 +155,15 @@ impl Opinion {
         }
     }
 
+    /// What it says, without any words of the scanner's own.
+    pub fn brief(&self) -> String {
+        match &self.word {
+            Word::Quarantine(_) => format!("{} quarantine", self.scanner),
+            Word::Failed(_) => format!("{} failed", self.scanner),
+            _ => self.to_string(),
+        }
+    }
+
     /// The score, if it is a number that can be compared.
     fn score(&self) -> Option<f64> {
         match self.word {

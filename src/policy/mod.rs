@@ -26,7 +26,7 @@ crate::settings::section! {
         relay: Relay = "guard", example "guard";
         /// Networks that may relay without AUTH.
         relay_nets: Networks = "", example "10.0.0.0/8, 2001:db8::/32";
-        /// `enforce`; or `monitor`: judge, log and count everything (`would=refuse`), refuse nothing, so that limits can be tried. Memory, `SESSIONS_MAX` and the grammar of SMTP hold all the same. The relay is as open then as the backend leaves it.
+        /// `enforce`; or `monitor`: judge, log and count everything (`would=refuse`), refuse nothing, so that limits can be tried. Memory, `SESSIONS_MAX` and the grammar of SMTP hold all the same, and so does the relay guard before a backend that learns of the client neither by XCLIENT nor by a PROXY header: it would take everybody for the proxy.
         mode: Mode = "enforce", example "monitor";
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::hear::{Said, hear, nonsense};
+use super::hear::{Said, hear, nonsense, reported};
 use super::{Message, ScanError, ServiceAddress};
 use crate::policy::content::{Opinion, Scanner, Word};
 use crate::settings::clean::Clean;
@@ -105,7 +105,7 @@ fn word(answer: &[u8]) -> Result<Word, ScanError> {
         (_, Some(name)) if !name.trim().is_empty() => {
             Ok(Word::Infected(Clean(name.trim()).to_string()))
         }
-        _ if line.ends_with(" ERROR") => Err(nonsense("reports", line.as_bytes())),
+        _ if line.ends_with(" ERROR") => Err(reported(line.as_bytes())),
         _ => Err(nonsense("unintelligible answer", line.as_bytes())),
     }
 }

@@ -92,11 +92,20 @@ async fn answer(reader: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, S
 
 /// An error that shows the beginning of what came instead of an answer.
 pub(super) fn nonsense(what: &str, answer: &[u8]) -> ScanError {
+    ScanError::Protocol(quoted(what, answer))
+}
+
+/// An error for an answer that says that the scanner failed.
+pub(super) fn reported(answer: &[u8]) -> ScanError {
+    ScanError::Reported(quoted("reports", answer))
+}
+
+fn quoted(what: &str, answer: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(answer)
         .chars()
         .take(QUOTE_MAX)
         .collect();
-    ScanError::Protocol(format!("{what}: {}", Clean(text.trim_end())))
+    format!("{what}: {}", Clean(text.trim_end()))
 }
 
 #[cfg(test)]

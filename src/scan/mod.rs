@@ -78,6 +78,9 @@ pub enum ScanError {
     /// It says what its protocol does not allow; what, in a few clean words.
     #[error("{0}")]
     Protocol(String),
+    /// It answers that it cannot judge this message; why, in a few clean words.
+    #[error("{0}")]
+    Reported(String),
     /// The message is too large for it.
     #[error("the message is too large for it")]
     TooLarge,
@@ -99,27 +102,27 @@ impl Scanners {
     /// The scanners that `settings` name. Nobody is asked yet.
     pub fn new(settings: &Settings) -> Self {
         let places = usize::from(settings.scan_concurrency.get());
+        let patience = settings.scan_timeout.0;
         let spamassassin = settings.spamassassin.0.clone().map(|address| {
             let (user, report) = (
                 settings.spamassassin_user.clone(),
                 settings.spamassassin_report,
             );
             let client = Spamassassin::new(address, user, report);
-            Service::new(Scanner::Spamassassin, client, places)
+            Service::new(Scanner::Spamassassin, client, places, patience)
         });
-        let clamav = settings
-            .clamav
-            .0
-            .clone()
-            .map(|address| Service::new(Scanner::Clamav, Clamav::new(address), places));
+        let clamav =
+            settings.clamav.0.clone().map(|address| {
+                Service::new(Scanner::Clamav, Clamav::new(address), places, patience)
+            });
         let rspamd = settings.rspamd.0.clone().map(|address| {
             let client = Rspamd::new(address, settings.rspamd_password.clone());
-            Service::new(Scanner::Rspamd, client, places)
+            Service::new(Scanner::Rspamd, client, places, patience)
         });
         let milters = (0..=u8::MAX).zip(settings.milters.0.iter().cloned());
         let milters = milters.map(|(position, address)| {
             let client = Milter::new(address, position);
-            Service::new(Scanner::Milter(position), client, places)
+            Service::new(Scanner::Milter(position), client, places, patience)
         });
         Self {
             spamassassin,
@@ -127,7 +130,7 @@ impl Scanners {
             rspamd,
             milters: milters.collect(),
             max_size: settings.scan_max_size.0,
-            patience: settings.scan_timeout.0,
+            patience,
         }
     }
 

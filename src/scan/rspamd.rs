@@ -317,7 +317,7 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, ScanError> {
         StatusCode::OK => {}
         StatusCode::PAYLOAD_TOO_LARGE => return Err(ScanError::TooLarge),
         status => {
-            return Err(ScanError::Protocol(format!(
+            return Err(ScanError::Reported(format!(
                 "HTTP status {}",
                 status.as_u16()
             )));

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -21,16 +22,21 @@ pub(super) struct Service<C> {
     pub(super) client: C,
     scanner: Scanner,
     places: Semaphore,
+    /// The time from which it is asked to the deadline, at least, for which it
+    /// is to blame if it is late.
+    fair: Duration,
     breaker: Breaker,
     tally: Tally,
 }
 
 impl<C> Service<C> {
-    pub(super) fn new(scanner: Scanner, client: C, concurrency: usize) -> Self {
+    /// `patience` is what all scanners together may take.
+    pub(super) fn new(scanner: Scanner, client: C, concurrency: usize, patience: Duration) -> Self {
         Self {
             client,
             scanner,
             places: Semaphore::new(concurrency),
+            fair: patience / 2,
             breaker: Breaker::new(scanner.to_string()),
             tally: Tally::new(&scanner.to_string()),
         }
@@ -77,6 +83,7 @@ impl<C> Service<C> {
         };
         let began = Instant::now();
         let scanned = timeout_at(deadline, contained(scan)).await;
+        let is_late = scanned.is_err();
         self.tally.asked(began.elapsed());
         let how = match scanned {
             Ok(Some(Ok(mut opinions))) => {
@@ -95,11 +102,20 @@ impl<C> Service<C> {
                 tracing::info!(id, scanner = %self.scanner, "message is too large for the scanner");
                 return vec![self.opinion(Word::Unscanned)];
             }
+            Ok(Some(Err(ScanError::Reported(how)))) => {
+                // It is there, and costs no other message any time.
+                attempt.succeeded();
+                tracing::warn!(id, scanner = %self.scanner, error = how, "scanner failed");
+                return failed(&how);
+            }
             Ok(Some(Err(error))) => error.to_string(),
             Ok(None) => "its client broke down".to_owned(),
             Err(_) => "no answer in time".to_owned(),
         };
-        attempt.failed();
+        // Late because others took the time before it: that tells nothing.
+        if !is_late || deadline.duration_since(began) >= self.fair {
+            attempt.failed();
+        }
         tracing::warn!(id, scanner = %self.scanner, error = how, "scanner failed");
         failed(&how)
     }

@@ -5,7 +5,7 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::hear::{Said, hear, nonsense};
+use super::hear::{Said, hear, nonsense, reported};
 use super::{Message, ScanError, ServiceAddress};
 use crate::policy::content::{Change, Opinion, Place, Scanner, Word};
 use crate::settings::Value;
@@ -189,7 +189,7 @@ impl Answer {
         let mut lines = head.split("\r\n");
         match lines.next().and_then(status) {
             Some((0, _)) => {}
-            Some((_, what)) => return Err(nonsense("reports", what.as_bytes())),
+            Some((_, what)) => return Err(reported(what.as_bytes())),
             None => return Err(nonsense("no answer of spamd", answer)),
         }
         let (mut length, mut spam) = (None, None);

@@ -1,16 +1,27 @@
-//! The admin server: health and metrics over HTTP, for the machines that watch.
+//! The admin server: health and metrics over HTTP for the machines that watch, and
+//! a page for people.
 //!
 //! It must answer when everything else is full or stopping, so it has its own
 //! sockets and its own bounds, and a connection that dawdles makes room for the
-//! next. It shows; it changes nothing.
+//! next. It shows; it changes nothing but that a ban is lifted for whoever bears
+//! `ADMIN_TOKEN`.
 
 mod ask;
+mod facts;
+mod guard;
+mod history;
+mod lift;
+mod page;
 mod router;
+mod status;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,8 +33,12 @@ use super::ServeError;
 use super::handover::Sockets;
 use super::health::Health;
 use super::listen::{ListenAddress, Reserved};
+use crate::session::Service;
+use history::History;
+use status::Status;
 
 pub use ask::{NotReady, ask};
+pub(super) use facts::Facts;
 
 /// Connections at once for each listener; one more takes the place of the oldest.
 const CONNECTIONS_MAX: usize = 64;
@@ -67,18 +82,34 @@ impl Admin {
     }
 
     /// Begins to answer, until the process ends.
-    pub(super) fn serve(self, health: &Arc<Health>) {
+    pub(super) fn serve(
+        self,
+        facts: &Arc<ArcSwap<Facts>>,
+        health: &Arc<Health>,
+        service: &Arc<ArcSwap<Service>>,
+    ) {
+        if self.0.is_empty() {
+            return;
+        }
+        let history = Arc::new(History::default());
+        tokio::spawn(Arc::clone(&history).keep());
+        let status = Arc::new(Status {
+            facts: Arc::clone(facts),
+            health: Arc::clone(health),
+            service: Arc::clone(service),
+            history,
+        });
         for listener in self.0 {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(listener = "admin", %address, "listening");
             }
-            tokio::spawn(accept(listener, Arc::clone(health)));
+            tokio::spawn(accept(listener, Arc::clone(&status)));
         }
     }
 }
 
 /// Never waits for a place: a hundred slow connections would hold them all.
-async fn accept(listener: TcpListener, health: Arc<Health>) {
+async fn accept(listener: TcpListener, status: Arc<Status>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
@@ -89,7 +120,7 @@ async fn accept(listener: TcpListener, health: Arc<Health>) {
                 {
                     oldest.abort();
                 }
-                let connection = tokio::spawn(converse(stream, Arc::clone(&health)));
+                let connection = tokio::spawn(converse(stream, Arc::clone(&status)));
                 open.push_back(connection.abort_handle());
             }
             Err(error) => {
@@ -100,11 +131,17 @@ async fn accept(listener: TcpListener, health: Arc<Health>) {
     }
 }
 
-async fn converse(stream: TcpStream, health: Arc<Health>) {
+async fn converse(stream: TcpStream, status: Arc<Status>) {
     // Counting large tables takes its time, which no session shall wait for.
-    let service = service_fn(move |request| {
-        let health = Arc::clone(&health);
-        spawn_blocking(move || router::answer(&request, &health))
+    let service = service_fn(move |request: Request<Incoming>| {
+        let status = Arc::clone(&status);
+        async move {
+            if request.uri().path() == lift::PATH {
+                Ok(lift::answer(request, &status).await)
+            } else {
+                spawn_blocking(move || router::answer(&request, &status)).await
+            }
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())

@@ -79,6 +79,16 @@ impl Health {
         ]
     }
 
+    /// The guarded servers, and how they are.
+    pub(super) fn servers(&self) -> Vec<(String, ServerState)> {
+        self.backend.load().health()
+    }
+
+    /// The certificates, the default first.
+    pub(super) fn certificates(&self) -> Arc<Vec<LoadedCertificate>> {
+        self.certificates.load_full()
+    }
+
     fn accepting(&self) -> Result<String, String> {
         match &**self.phase.load() {
             Phase::Starting => Err("not open yet".to_owned()),

@@ -29,13 +29,13 @@ use crate::backend::Backend;
 use crate::limits::{Limits, Places};
 use crate::metrics;
 use crate::session::{DoorLog, Listener, Service};
-use crate::settings::List;
+use crate::settings::{List, Secret};
 use crate::smtp::path::HeloName;
 use crate::spool::SpoolError;
 use crate::tls::TlsError;
 use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::{Bound, Doors};
-use admin::Admin;
+use admin::{Admin, Facts};
 use certificates::Watch;
 use handover::{Notice, notify};
 use health::Health;
@@ -43,6 +43,7 @@ use listen::ListenAddress;
 use reload::Running;
 
 pub use handover::Sockets;
+pub use nofile::places;
 pub use privileges::RunAs;
 pub use reload::Reread;
 
@@ -57,8 +58,11 @@ crate::settings::section! {
         listen_tls: List<ListenAddress> = "[::]:4650", example "off";
         /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
         listen_submission: List<ListenAddress> = "[::]:5870", example "off";
-        /// Where health and metrics are told over HTTP (`/livez`, `/readyz`, `/metrics`), without any password: keep it off the Internet; `off` for none.
+        /// Where health, metrics and a status page are told over HTTP (`/`, `/livez`, `/readyz`, `/metrics`), without any password: keep it off the Internet; `off` for none.
         admin: List<ListenAddress> = "127.0.0.1:9090", example "0.0.0.0:9090";
+        /// Whoever bears it may lift a ban by POST to `/bans/lift`; nobody may when it is unset.
+        #[secret]
+        admin_token: Option<Secret>, example "pj5sGxB2kqTz";
         /// How long running transactions may take after TERM.
         drain: Duration = "30s", example "2min";
         /// Whom the process becomes once its listeners are bound, if root started it: `user` or `user:group`, by names or numbers. Certificates must be readable for that user.
@@ -186,6 +190,7 @@ pub async fn run(
     );
     let mut stops = std::pin::pin!(stop);
     let hostname = hostname(rooms.server.hostname.as_ref());
+    let facts = Arc::new(ArcSwap::from_pointee(Facts::new(&rooms, hostname.as_str())));
 
     // What may need root comes first, what does not goes without it.
     let bound = Bound::new(addresses(&rooms.server), &mut sockets)?;
@@ -212,7 +217,6 @@ pub async fn run(
     monitoring(rooms.policy.mode);
     let court = reload::court(&rooms, None)?;
     let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
-    admin.serve(&health);
     let service = Arc::new(ArcSwap::from_pointee(Service {
         settings: rooms.session.clone(),
         policy: rooms.policy.clone(),
@@ -227,6 +231,7 @@ pub async fn run(
         court,
     }));
     count_limits(&service);
+    admin.serve(&facts, &health, &service);
 
     // EHLO is answered from what the probe found, so it goes first; but a dead
     // backend must not keep the listeners shut.
@@ -253,6 +258,7 @@ pub async fn run(
         sockets,
         certificates,
         health,
+        facts,
         probing: probing.abort_handle(),
     };
     let listening = bound.listen()?;
@@ -305,13 +311,13 @@ pub async fn run(
 fn monitoring(mode: policy::Mode) {
     if mode == policy::Mode::Monitor {
         tracing::warn!(
-            "MODE=monitor: nothing is refused but what is no SMTP, and the relay is as open as the backend leaves it"
+            "MODE=monitor: limits, bans, relay guard and scanners are only logged (would=refuse); where the backend learns of clients by XCLIENT or PROXY, it alone decides about relaying"
         );
     }
 }
 
 /// `HOSTNAME`, or the machine's name.
-fn hostname(set: Option<&Hostname>) -> HeloName {
+pub fn hostname(set: Option<&Hostname>) -> HeloName {
     if let Some(Hostname(name)) = set {
         return name.clone();
     }

@@ -16,7 +16,7 @@ const OTHERS: u64 = 128;
 /// Raises `RLIMIT_NOFILE` to what `sessions_max` sessions need at most, and
 /// returns how many sessions it serves; fewer than asked for are warned of.
 /// Accepting more would take the descriptors with which those inside are served.
-pub(super) fn places(sessions_max: u32) -> usize {
+pub fn places(sessions_max: u32) -> usize {
     let wanted = u64::from(sessions_max) * PER_SESSION + OTHERS;
     let served = match raise(wanted) {
         Ok(limit) => {

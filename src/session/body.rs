@@ -58,46 +58,55 @@ pub(super) struct Relayed {
 }
 
 /// Keeps the client to its pace. Only time spent waiting for it counts.
-struct Pace {
+pub(super) struct Pace {
     limits: Limits,
-    waited: Duration,
+    /// How long it may still be waited for: octets earn it, and no more is
+    /// saved than the grace and one pause, or a fast start would buy hours.
+    credit: Duration,
     octets: u64,
 }
 
 impl Pace {
-    fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            waited: Duration::ZERO,
+            credit: limits.grace,
             octets: 0,
         }
     }
 
     /// How long the next octet may take.
     fn patience(&self) -> Duration {
-        let Some(seconds) = self.octets.checked_div(self.limits.rate_min) else {
-            return self.limits.pause_max;
-        };
-        let allowed = self
-            .limits
-            .grace
-            .saturating_add(Duration::from_secs(seconds));
-        allowed
-            .saturating_sub(self.waited)
-            .min(self.limits.pause_max)
+        match self.limits.rate_min {
+            0 => self.limits.pause_max,
+            _ => self.credit.min(self.limits.pause_max),
+        }
+    }
+
+    /// So long it has been waited for.
+    pub(super) fn pay(&mut self, waited: Duration) {
+        self.credit = self.credit.saturating_sub(waited);
+    }
+
+    fn earn(&mut self, octets: u64) {
+        self.octets = self.octets.saturating_add(octets);
+        let nanoseconds = octets.saturating_mul(1_000_000_000);
+        if let Some(nanoseconds) = nanoseconds.checked_div(self.limits.rate_min) {
+            let most = self.limits.grace.saturating_add(self.limits.pause_max);
+            let earned = Duration::from_nanos(nanoseconds);
+            self.credit = self.credit.saturating_add(earned).min(most);
+        }
     }
 
     /// Waits for octets of the client. May be dropped without loss.
     async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
         let filled = timeout(self.patience(), client.fill()).await;
-        self.waited = self.waited.saturating_add(start.elapsed());
+        self.pay(start.elapsed());
         match filled {
             Ok(Ok(())) => {
                 let came = client.buffered().len().saturating_sub(before);
-                self.octets = self
-                    .octets
-                    .saturating_add(u64::try_from(came).unwrap_or(u64::MAX));
+                self.earn(u64::try_from(came).unwrap_or(u64::MAX));
                 Ok(())
             }
             Ok(Err(ClientError::TimedOut)) | Err(_) => Err(Moved::TooSlow),

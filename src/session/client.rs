@@ -136,6 +136,19 @@ impl Client {
         }
     }
 
+    /// Whether the client has left, as far as can be told without waiting. One
+    /// that has said more before it closed its end may still listen.
+    pub(super) async fn has_left(&mut self) -> bool {
+        if !self.input.is_empty() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            filled = self.fill() => filled.is_err(),
+            () = std::future::ready(()) => false,
+        }
+    }
+
     /// What has been read and not been taken yet.
     pub(super) fn buffered(&self) -> &[u8] {
         &self.input

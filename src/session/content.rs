@@ -12,10 +12,11 @@ use super::{Chunks, Kept, Session, trouble};
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
 use crate::scan::Message;
-use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Bdat;
+use crate::smtp::header::{Fit, Gauge};
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
+use crate::spool;
 
 impl Session<'_> {
     pub(super) async fn spool_body(&mut self, reply: &Reply) -> Event {
@@ -47,17 +48,22 @@ impl Session<'_> {
                 court.spool.begin()
             }
         };
-        let checker = &mut self.chunks.checker;
-        let kept = body::keep_chunk(&mut self.client, writer, self.limits, bdat, checker).await;
+        let Chunks {
+            checker,
+            pace,
+            idle,
+            ..
+        } = &mut self.chunks;
+        // Room in the spool is held between chunks, too.
+        pace.pay(idle.elapsed());
+        let kept = body::keep_chunk(&mut self.client, writer, bdat, checker, pace).await;
+        self.chunks.idle = Instant::now();
         self.spooled(kept)
     }
 
     fn begin_message(&mut self) {
         self.messages = self.messages.saturating_add(1);
-        self.chunks = Chunks {
-            checker: ChunkChecker::new(),
-            began: Instant::now(),
-        };
+        self.chunks = Chunks::new(self.limits);
     }
 
     fn spooled(&mut self, kept: KeptBody) -> Event {
@@ -93,6 +99,17 @@ impl Session<'_> {
         ) else {
             return Event::Gone;
         };
+        if let Fit::Overlong = fit(body).await {
+            let refusal = Refusal::HeaderTooLong;
+            match self.service.policy.mode {
+                Mode::Enforce => {
+                    self.journal
+                        .refused_message(envelope, body.len(), self.chunks.began, &refusal);
+                    return Event::Weighed(Weighed::Refuse(refusal));
+                }
+                Mode::Monitor => self.journal.would_refuse(&refusal, Some(envelope), None),
+            }
+        }
         let sender = match envelope.from() {
             ReversePath::Null => String::new(),
             ReversePath::Mailbox(mailbox) => mailbox.to_string(),
@@ -155,6 +172,10 @@ impl Session<'_> {
         if let Kept::Whole(_, planned) = &mut self.kept {
             *planned = edits;
         }
+        // It will come again, and must not find that it has been here.
+        if self.client.has_left().await {
+            return Event::Gone;
+        }
         Event::Weighed(Weighed::Pass)
     }
 
@@ -166,6 +187,19 @@ impl Session<'_> {
         let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), edits).await;
         self.moved(delivered, self.chunks.began)
     }
+}
+
+/// Whether what scanners want changed in the message can be changed. Otherwise a
+/// sender could save forged fields, and a body that a filter replaces, by a
+/// header section beyond reason. A body that cannot be read fails at delivery.
+async fn fit(body: &spool::Body) -> Fit {
+    let (mut reader, mut gauge) = (body.reader(), Gauge::default());
+    while let Ok(Some(piece)) = reader.next().await {
+        if let Some(fit) = gauge.measure(&piece) {
+            return fit;
+        }
+    }
+    Fit::Editable
 }
 
 fn address(path: &ForwardPath) -> String {

@@ -11,7 +11,6 @@ use super::client::{Bound, Line};
 use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
 use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
-use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::{AuthLine, Bdat, Command};
 use crate::smtp::reply::Reply;
 
@@ -181,10 +180,7 @@ impl Session<'_> {
         let first = self.machine.is_first_chunk();
         if first {
             self.messages = self.messages.saturating_add(1);
-            self.chunks = Chunks {
-                checker: ChunkChecker::new(),
-                began: Instant::now(),
-            };
+            self.chunks = Chunks::new(self.limits);
         }
         let trace = if first { self.trace() } else { String::new() };
         let checker = &mut self.chunks.checker;

@@ -4,16 +4,18 @@
 //! Never a password, never an AUTH line; addresses as `LOG_ADDRESSES` says;
 //! the log itself escapes control characters and caps lengths.
 
+mod judged;
+mod note;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::Listener;
 use super::id::SessionId;
-use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved, Spooled};
+use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
 use super::refusal::Refusal;
+use super::{Listener, events};
 use crate::metrics::{self, Admission, Outcome, Presence};
-use crate::policy::content::{ContentVerdict, Judgement, Opinion};
-use crate::policy::{Finding, Mode};
+use crate::policy::Finding;
 use crate::settings::LogAddresses;
 use crate::smtp::command::Verb;
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -186,6 +188,7 @@ impl Journal {
     /// Counts a refusal that is not worth a line.
     pub(super) fn refused_silently(&self, refusal: &Refusal, mode: metrics::Mode) {
         metrics::get().refused(self.subject, refusal.name(), mode);
+        events::get().again(&self.key(refusal.name(), mode));
     }
 
     fn line_of_refusal(
@@ -203,8 +206,9 @@ impl Journal {
         metrics::get().refused(self.subject, reason, mode);
         self.lines = self.lines.saturating_add(1);
         if self.lines > LINES_OF_REFUSALS {
-            return;
+            return events::get().again(&self.key(reason, mode));
         }
+        self.note(reason, mode, reply, envelope, recipient);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
@@ -284,66 +288,6 @@ impl Journal {
         );
     }
 
-    /// Logs what scanners said of a message, and what comes of it.
-    pub(super) fn weighed(
-        &self,
-        id: &str,
-        opinions: &[Opinion],
-        judgement: &Judgement,
-        began: Instant,
-        mode: Mode,
-    ) {
-        let said: Vec<_> = opinions.iter().map(ToString::to_string).collect();
-        let (verdict, refused) = match judgement.verdict {
-            ContentVerdict::Pass => ("pass", false),
-            ContentVerdict::Tag => ("tag", false),
-            ContentVerdict::Defer(_) => ("defer", true),
-            ContentVerdict::Refuse(_) => ("refuse", true),
-        };
-        tracing::info!(
-            session = %self.id,
-            id,
-            said = said.join("; "),
-            finding = judgement.finding.as_ref().map(ToString::to_string),
-            verdict,
-            would = (refused && mode == Mode::Monitor).then_some("refuse"),
-            milliseconds = milliseconds(began),
-            "scanned"
-        );
-    }
-
-    /// Logs a message that was refused for its content.
-    pub(super) fn refused_message(
-        &self,
-        envelope: &Envelope,
-        octets: u64,
-        began: Instant,
-        refusal: &Refusal,
-    ) {
-        let reply = Some(one_line(&refusal.reply()));
-        self.line_of_message(envelope, octets, began, reply, Outcome::Refused);
-    }
-
-    /// Logs a message that could not be kept for the scanners.
-    pub(super) fn lost_message(
-        &self,
-        envelope: &Envelope,
-        octets: u64,
-        began: Instant,
-        spooled: Spooled,
-    ) {
-        let (outcome, refusal) = match spooled {
-            Spooled::Kept => return,
-            Spooled::Offence(offence) => (Outcome::Refused, Some(Refusal::Body(offence))),
-            Spooled::TooLarge | Spooled::Endless => (Outcome::Refused, Some(Refusal::TooLarge)),
-            Spooled::NoRoom => (Outcome::NoRoom, Some(Refusal::NoRoom)),
-            Spooled::TooSlow => (Outcome::ClientTooSlow, Some(Refusal::TooSlow)),
-            Spooled::Gone => (Outcome::ClientGone, None),
-        };
-        let reply = refusal.map(|refusal| one_line(&refusal.reply()));
-        self.line_of_message(envelope, octets, began, reply, outcome);
-    }
-
     fn count(&self, outcome: Outcome, octets: u64, began: Instant) {
         let metrics = metrics::get();
         metrics.messages.of(outcome).inc();
@@ -357,11 +301,13 @@ impl Journal {
     /// Logs that a client was closed before a session began.
     pub(super) fn cut_off(&self, admission: Admission, reason: &dyn std::fmt::Display) {
         self.came(admission);
+        let (name, why) = (admission.name(), reason.to_string());
+        self.note(name, metrics::Mode::Enforced, &why, None, None);
         tracing::info!(
             session = %self.id,
             client = %self.client(),
             listener = %self.listener,
-            reason = %reason,
+            reason = why,
             milliseconds = milliseconds(self.began),
             "closed before a session began"
         );
@@ -445,7 +391,9 @@ impl Journal {
         match refusal {
             Refusal::Policy(
                 Finding::Rate { .. } | Finding::Crowd { .. } | Finding::Banned { .. },
-            ) => self.words(&reply),
+            )
+            | Refusal::SignInLater(_)
+            | Refusal::Content { .. } => self.words(&reply),
             _ => one_line(&reply),
         }
     }
@@ -474,14 +422,4 @@ fn one_line(reply: &Reply) -> String {
 
 fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-impl From<Listener> for metrics::Listener {
-    fn from(listener: Listener) -> Self {
-        match listener {
-            Listener::Mx => Self::Mx,
-            Listener::Tls => Self::Tls,
-            Listener::Submission => Self::Submission,
-        }
-    }
 }

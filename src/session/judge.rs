@@ -1,7 +1,9 @@
 //! Collects the facts that a question of the machine needs, and asks limits
 //! and policy.
 //!
-//! In `MODE=monitor` what they find is logged and nothing comes of it.
+//! In `MODE=monitor` what they find is logged and nothing comes of it, but for
+//! one thing: where the backend takes the proxy for the client it cannot guard
+//! its relay itself, and to try limits must not open it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use super::Session;
 use super::admit::Source;
 use super::machine::{Answer, Event, Question};
 use super::refusal::Refusal;
+use crate::backend::Introduction;
 use crate::limits::Charge;
-use crate::policy::{self, Mode, Stage, Verdict};
+use crate::policy::{self, Finding, Mode, Stage, Verdict};
 
 /// Errors that are not held up: everybody makes some.
 const FREE_ERRORS: u32 = 2;
@@ -69,12 +72,26 @@ impl Session<'_> {
     /// The verdict that counts under `MODE`.
     fn in_force(&mut self, verdict: Verdict) -> Verdict {
         match (verdict, self.service.policy.mode) {
+            (Verdict::Refuse(Finding::ForeignDomain | Finding::HiddenRoute), Mode::Monitor)
+                if !self.backend_knows_the_client() =>
+            {
+                verdict
+            }
             (Verdict::Refuse(finding), Mode::Monitor) => {
                 self.would_refuse(&Refusal::Policy(finding));
                 Verdict::Pass
             }
             (verdict, _) => verdict,
         }
+    }
+
+    fn backend_knows_the_client(&self) -> bool {
+        self.backend.as_ref().is_some_and(|conversation| {
+            matches!(
+                conversation.introduction,
+                Introduction::Xclient | Introduction::Proxy
+            )
+        })
     }
 
     pub(super) fn would_refuse(&mut self, refusal: &Refusal) {

@@ -34,7 +34,6 @@ pub use vocabulary::*;
 use crate::policy::Mode;
 use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt};
 use crate::smtp::line::LineOffence;
-use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
 use super::refusal::Refusal;
@@ -106,7 +105,7 @@ enum Pending {
     Hello(Hello),
     Mail(Mail, Line),
     Judge(Asked),
-    Rcpt(ForwardPath),
+    Rcpt(Rcpt),
     Data,
     Body,
     Chunk(Bdat),
@@ -114,7 +113,10 @@ enum Pending {
     Spool(Option<Bdat>),
     Weigh,
     /// DATA was sent for a body that passed.
-    DataForKept,
+    DataForKept(Line),
+    /// The envelope of a body that passed is told to another connection: MAIL
+    /// was sent, and so many RCPT.
+    Again(usize),
     /// A refused chunk is being read; then this is the answer.
     Discard(Bdat, Answer),
     /// RSET was sent to clean up; then this is the answer.
@@ -152,6 +154,8 @@ enum Wish {
     Mail(Mail),
     Auth(Auth),
     Pass(Command),
+    /// The envelope once more, for a body that passed.
+    Again,
 }
 
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ mod client;
 mod content;
 mod deeds;
 mod door;
+pub mod events;
 mod id;
 mod journal;
 mod judge;
@@ -31,7 +32,10 @@ use tokio::time::timeout;
 
 use crate::backend::{Backend, Conversation};
 use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
-use crate::metrics::Admission::{Busy, FailedHandshake};
+use crate::metrics::{
+    self,
+    Admission::{Busy, FailedHandshake},
+};
 use crate::policy::content::Edits;
 use crate::policy::{self, Mode};
 use crate::scan::Scanners;
@@ -43,7 +47,7 @@ use crate::smtp::reply::Reply;
 use crate::spool::{self, Spool};
 use crate::tls::ServerTls;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
-use body::Limits;
+use body::{Limits, Pace};
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
 use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Privacy, Rules, Step};
@@ -67,6 +71,16 @@ impl fmt::Display for Listener {
             Self::Tls => "tls",
             Self::Submission => "submission",
         })
+    }
+}
+
+impl From<Listener> for metrics::Listener {
+    fn from(listener: Listener) -> Self {
+        match listener {
+            Listener::Mx => Self::Mx,
+            Listener::Tls => Self::Tls,
+            Listener::Submission => Self::Submission,
+        }
     }
 }
 
@@ -176,10 +190,25 @@ enum Kept {
     Whole(spool::Body, Edits),
 }
 
-/// The BDAT message that is being relayed.
+/// The message that is being relayed or kept, chunk by chunk if it comes so.
 struct Chunks {
     checker: ChunkChecker,
     began: Instant,
+    /// Since when the client owes the next chunk.
+    idle: Instant,
+    pace: Pace,
+}
+
+impl Chunks {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            checker: ChunkChecker::new(),
+            began: now,
+            idle: now,
+            pace: Pace::new(limits),
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -259,10 +288,7 @@ impl<'a> Session<'a> {
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
-            chunks: Chunks {
-                checker: ChunkChecker::new(),
-                began: Instant::now(),
-            },
+            chunks: Chunks::new(limits),
             kept: Kept::Nothing,
             journal,
             recipient: None,

@@ -73,6 +73,8 @@ pub enum Refusal {
     Shed,
     /// The spool is full or broken.
     NoRoom,
+    /// The header section is too long to be edited as scanners may ask.
+    HeaderTooLong,
     /// What scanners said of a message, as policy sees it.
     Content {
         /// The kind of finding, from a closed set.
@@ -159,6 +161,7 @@ impl Refusal {
             Self::EarlyTalker => "early-talker",
             Self::Shed => "stress",
             Self::NoRoom => "spool-full",
+            Self::HeaderTooLong => "header-too-long",
             Self::Content { finding, .. } => finding,
             Self::TooManyErrors => "errors",
             Self::BackendGone => "backend-gone",
@@ -254,6 +257,13 @@ impl Refusal {
                 3,
                 1,
                 "No room for this message now; try again later",
+            ),
+            Self::HeaderTooLong => (
+                552,
+                5,
+                3,
+                4,
+                "The header section of the message is too long",
             ),
             Self::Content { .. } => (550, 5, 7, 1, "Message refused"),
             Self::Shed => (

@@ -72,6 +72,13 @@ impl Reader {
             .or_insert(Given { origin, text });
     }
 
+    /// Where the key has its value from, and its text if it is text. Reading a
+    /// setting takes its value away: ask before.
+    pub fn given(&self, key: &str) -> Option<(&Origin, Option<&str>)> {
+        let given = self.given.get(key)?;
+        Some((&given.origin, given.text.as_deref().ok()))
+    }
+
     /// The value of a setting; `None` when there was a problem with it, which
     /// is then noted.
     pub fn read<T: Value>(&mut self, spec: &Spec) -> Option<T> {

@@ -10,7 +10,7 @@
 //! do not, and a forged field must be found for both. A message whose very
 //! first line is no field has no header section; an empty line then parts new
 //! fields from it, so that its first line cannot continue the last of them.
-//! An mbox separator (`From `, `>From `) that leads a message stays in front:
+//! An mbox separator (`From `, `>From `, `>>From `) that leads a message stays in front:
 //! servers look for it nowhere else.
 
 use bytes::{Bytes, BytesMut};
@@ -21,10 +21,11 @@ mod section;
 
 pub use change::{Change, FieldError, Place};
 use section::Section;
+pub(crate) use section::is_separator;
 
 /// Longest header section that is edited, octets. A message with a longer one,
 /// or with one of too many lines, gets its new fields in front and passes
-/// otherwise unchanged.
+/// otherwise unchanged; a [`Gauge`] tells beforehand.
 pub const SECTION_MAX: usize = 1024 * 1024;
 
 /// Most lines of a header section that is edited: each change looks at all fields.
@@ -85,6 +86,31 @@ enum Extent {
     Ends(usize),
     /// It is too long to be edited.
     Overlong,
+}
+
+/// Measures the header section of a message before anybody edits it.
+#[derive(Debug, Default)]
+pub struct Gauge(Incoming);
+
+/// Whether a header section is short enough to be edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is.
+    Editable,
+    /// Nothing can be taken out of it, and the body cannot be replaced.
+    Overlong,
+}
+
+impl Gauge {
+    /// Takes the next octets of the content; `None` while it takes more to tell.
+    pub fn measure(&mut self, content: &[u8]) -> Option<Fit> {
+        self.0.held.extend_from_slice(content);
+        match self.0.extent() {
+            Extent::Unknown => None,
+            Extent::Ends(_) => Some(Fit::Editable),
+            Extent::Overlong => Some(Fit::Overlong),
+        }
+    }
 }
 
 impl Editor {

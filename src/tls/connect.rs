@@ -119,9 +119,7 @@ impl ClientTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let server = ServerName::try_from(name.trim_end_matches('.'))
-            .map_err(|_| ConnectError::BadName(name.to_owned()))?
-            .to_owned();
+        let server = server_name(name)?;
         let sni = match &server {
             ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
             _ => None,
@@ -139,6 +137,13 @@ impl ClientTls {
         handshake.succeeded(details.metric());
         Ok((stream, details))
     }
+}
+
+/// The name that a certificate is checked for.
+pub(super) fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
+    ServerName::try_from(name.trim_end_matches('.'))
+        .map(|name| name.to_owned())
+        .map_err(|_| ConnectError::BadName(name.to_owned()))
 }
 
 impl From<io::Error> for ConnectError {

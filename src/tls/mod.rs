@@ -9,6 +9,7 @@ mod accept;
 mod certs;
 mod connect;
 mod files;
+mod inspect;
 mod stream;
 mod verify;
 
@@ -29,6 +30,7 @@ pub use accept::{HandshakeError, Renewal, ServerStream, ServerTls};
 pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 pub use files::CertificateFiles;
+pub use inspect::{Inspector, Presented};
 pub use stream::Stream;
 
 crate::settings::section! {

@@ -68,6 +68,17 @@ impl Smtp {
         client
     }
 
+    /// How long a reply may take from now on, and writing to it.
+    pub fn wait_up_to(&mut self, patience: Duration) {
+        let stream = match &self.wire {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => stream.get_ref(),
+            Wire::Changing => return,
+        };
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.set_write_timeout(Some(patience)).unwrap();
+    }
+
     /// STARTTLS, the handshake and the new EHLO that must follow it (RFC 3207 4.2).
     #[track_caller]
     pub fn start_tls(&mut self) {

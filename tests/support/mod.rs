@@ -7,6 +7,8 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod attachments;
+mod browser;
 mod certs;
 mod clamd;
 mod client;
@@ -14,8 +16,11 @@ mod command;
 mod crowd;
 mod daemon;
 pub mod http;
+mod judged;
 mod letters;
+mod load;
 mod milters;
+mod podman;
 mod portcullis;
 mod ports;
 mod postfix;
@@ -23,16 +28,22 @@ mod prometheus;
 mod redis;
 mod rspamd;
 mod scripted;
+mod sham;
 mod spamd;
 
+pub use attachments::{attachment, zipped};
+pub use browser::Browser;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};
 pub use command::{Finished, Running, run};
 pub use crowd::{Guest, Toll, connect_from, flood};
 pub use daemon::Daemon;
+pub use judged::{Arrived, deliver_in_chunks, fields, heard, spam, wait_until_held};
 pub use letters::{dot_stuffed, first_difference, letter, torture};
+pub use load::{Load, sessions_at_once};
 pub use milters::{Opendkim, Pymilter};
+pub use podman::{Container, image, podman, ulimits};
 pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
@@ -40,6 +51,7 @@ pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use rspamd::Rspamd;
 pub use scripted::{Act, Scripted};
+pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
 
 use std::time::{Duration, Instant};

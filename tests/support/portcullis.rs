@@ -127,6 +127,15 @@ impl Portcullis {
         Running::start(command.current_dir(folder.path()), b"").finish(Duration::from_secs(10))
     }
 
+    /// Runs the program with these words of the command line to its end.
+    #[track_caller]
+    pub fn run_with(words: &[&str], settings: &[(&str, &str)]) -> Finished {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(settings);
+        command.args(words).current_dir(folder.path());
+        Running::start(&mut command, b"").finish(Duration::from_secs(60))
+    }
+
     /// Runs `portcullis healthcheck` to its end.
     #[track_caller]
     pub fn healthcheck(settings: &[(&str, &str)]) -> Finished {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    ADMIT, BAN, PUBLISH, RedisUrl, Shared, Trouble, count_key, instance_name, millis, random,
+    ADMIT, BAN, LIFT, PUBLISH, RedisUrl, Shared, Trouble, count_key, instance_name, millis, random,
 };
 use crate::settings::clean::Clean;
 
@@ -112,7 +112,7 @@ impl Shared {
         let mut connection = timeout(PATIENCE, connecting)
             .await
             .map_err(|_| Trouble::Late(PATIENCE))??;
-        for script in [&ADMIT, &PUBLISH, &BAN] {
+        for script in [&ADMIT, &PUBLISH, &BAN, &LIFT] {
             script.load_async(&mut connection).await?;
         }
         Ok(connection)

@@ -1,6 +1,8 @@
 //! The header fields that tell of a judgement, and those a sender may have
 //! forged to look like one.
 
+use std::collections::HashSet;
+
 use super::{Change, Edits, Opinion, Place, Scanner, Settings, Word};
 
 /// Spam filters write these, and mailboxes sort by them.
@@ -25,7 +27,8 @@ const RULES_MAX: usize = 2000;
 pub(super) fn edits(settings: &Settings, opinions: &[Opinion]) -> Edits {
     let said = |scanners: &[Scanner]| opinions.iter().any(|o| scanners.contains(&o.scanner));
     let mut remove = vec![OWN_FIELDS];
-    if said(&[Scanner::Spamassassin, Scanner::Rspamd]) {
+    let spam = spam_fields(settings, opinions);
+    if said(&[Scanner::Spamassassin, Scanner::Rspamd]) || !spam.is_empty() {
         remove.extend(SPAM_FIELDS);
     }
     if said(&[Scanner::Clamav]) {
@@ -35,15 +38,34 @@ pub(super) fn edits(settings: &Settings, opinions: &[Opinion]) -> Edits {
         remove.clear();
     }
     let asked = opinions.iter().flat_map(|opinion| opinion.changes.clone());
-    let told = spam_fields(settings, opinions)
-        .into_iter()
-        .chain(scan_field(opinions));
+    let told = spam.into_iter().chain(scan_field(opinions));
     // Each one is put before those that are there already.
     let told = told.collect::<Vec<_>>().into_iter().rev();
     Edits {
         remove,
-        changes: asked.chain(told).collect(),
+        changes: in_order(asked.collect()).into_iter().chain(told).collect(),
     }
+}
+
+/// The changes so that every index means the field that its scanner meant: all
+/// scanners count the fields of the message as it came, so none may find it
+/// with fields of another one's, or without those that another one had deleted.
+fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by_key(|change| match change {
+        Change::Set { .. } => (0, 0),
+        Change::Delete {
+            index: Some(index @ 1..),
+            ..
+        } => (1, u32::MAX - index),
+        Change::Delete { .. } => (2, 0),
+        Change::Add { .. } | Change::ReplaceBody(_) => (3, 0),
+    });
+    let mut deleted = HashSet::new();
+    changes.retain(|change| match change {
+        Change::Delete { name, index } => deleted.insert((name.to_ascii_lowercase(), *index)),
+        _ => true,
+    });
+    changes
 }
 
 /// `X-Spam-Flag`, `X-Spam-Score` and `X-Spam-Status`, if there is a score or a mark.

@@ -276,3 +276,36 @@ fn thresholds_may_be_off_and_are_plain_numbers() {
         assert!(Threshold::parse(bad).is_err(), "{bad}");
     }
 }
+
+/// opendkim and opendmarc in a row: both look at the message as it came.
+#[test]
+fn no_scanner_alters_what_another_one_has_added() {
+    let field = |what: &str| format!("Authentication-Results: {what}\r\n");
+    let delete = |index| Change::Delete {
+        name: "authentication-results".to_owned(),
+        index: Some(index),
+    };
+    let added = Change::Add {
+        place: Place::First,
+        name: "Authentication-Results".to_owned(),
+        value: "true".to_owned(),
+    };
+    let (mut one, mut other) = (clamav(Word::Clean), milter(Word::Clean));
+    one.changes = vec![delete(1), added];
+    other.changes = vec![delete(1), delete(3)];
+    let message = field("forged") + &field("another's") + &field("forged, too") + "\r\n";
+    let delivered = delivered(&settings(ScanFail::Tempfail), &[one, other], &message);
+    assert_eq!(delivered, field("true") + &field("another's") + "\r\n");
+}
+
+#[test]
+fn a_quarantine_is_not_contradicted_by_a_forged_field() {
+    let quarantined = [milter(Word::Quarantine("odd".to_owned()))];
+    let message = "X-Spam-Flag: NO\r\nX-Spam-Score: -5\r\n\r\n";
+    let delivered = delivered(&settings(ScanFail::Tempfail), &quarantined, message);
+    assert!(
+        !delivered.contains("NO") && !delivered.contains("-5"),
+        "{delivered}"
+    );
+    assert!(delivered.contains("X-Spam-Flag: YES"), "{delivered}");
+}

@@ -97,7 +97,9 @@ fn takes_nothing_else_for_an_answer() {
         ("UNKNOWN COMMAND\0", "unintelligible"),
     ] {
         match word(answer.as_bytes()) {
-            Err(ScanError::Protocol(text)) => assert!(text.contains(complaint), "{text}"),
+            Err(ScanError::Protocol(text) | ScanError::Reported(text)) => {
+                assert!(text.contains(complaint), "{text}")
+            }
             other => panic!("{answer:?}: {other:?}"),
         }
     }

@@ -5,11 +5,15 @@
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr_iter;
 
+use crate::smtp::header;
+
 /// Longest header section in octets. Sendmail takes 32 KiB (`MaxHeadersLength`),
 /// Postfix 100 KiB a field (`header_size_limit`); beyond this it is an attack.
 const SECTION_MAX: usize = 1024 * 1024;
 
 /// Longest field name in octets: RFC 5322 2.1.1 has no room for more in a line.
+/// A longer one is a field to others all the same, so it must not pass for the
+/// end of the section: what stands behind it would be hidden from the filter.
 const NAME_MAX: usize = 997;
 
 /// What the front of the message is.
@@ -36,6 +40,8 @@ pub(super) struct Fields {
     rest: BytesMut,
     /// Octets of the section so far.
     taken: usize,
+    /// The place of an mbox separator is behind us.
+    begun: bool,
     /// Nothing follows `rest`.
     complete: bool,
 }
@@ -58,16 +64,36 @@ impl Fields {
 
     /// Takes the next field off.
     pub(super) fn next(&mut self) -> Result<Front, TooLong> {
+        if !self.begun && !self.skip_separator() {
+            return match self.rest.len() {
+                length if length > SECTION_MAX => Err(TooLong),
+                _ => Ok(Front::Incomplete),
+            };
+        }
         if self.rest.starts_with(b"\r\n") {
             self.rest.advance(2);
             return Ok(Front::Over);
         }
         match self.field_length() {
             Some(length) if self.taken + length > SECTION_MAX => Err(TooLong),
-            Some(length) => Ok(self.cut(length)),
+            Some(length) => self.cut(length),
             None if self.taken + self.rest.len() > SECTION_MAX => Err(TooLong),
             None => Ok(Front::Incomplete),
         }
+    }
+
+    /// Passes over an mbox separator, behind which servers look for fields.
+    /// Tells whether enough has come to be sure.
+    fn skip_separator(&mut self) -> bool {
+        let Some(end) = memchr::memchr(b'\n', &self.rest) else {
+            self.begun = self.complete;
+            return self.complete;
+        };
+        if header::is_separator(&self.rest) {
+            self.rest.advance(end + 1);
+        }
+        self.begun = true;
+        true
     }
 
     /// A field reaches up to the first line end that no space or tab follows
@@ -82,24 +108,32 @@ impl Fields {
         }
     }
 
-    fn cut(&mut self, length: usize) -> Front {
+    fn cut(&mut self, length: usize) -> Result<Front, TooLong> {
         let text = self.rest.get(..length).unwrap_or_default();
         let Some((name, value)) = split(text) else {
-            return Front::Over;
+            return Ok(Front::Over);
         };
+        if name.len() > NAME_MAX {
+            return Err(TooLong);
+        }
         self.taken += length;
         self.rest.advance(length);
-        Front::Field { name, value }
+        Ok(Front::Field { name, value })
     }
 }
 
 /// Name and value of a field, unless it is none. White space before the colon
-/// is obsolete (RFC 5322 4.5) and no part of the name.
+/// is obsolete (RFC 5322 4.5) and no part of the name; a line end there is not
+/// allowed, and whoever edits the message finds no field there either.
 fn split(field: &[u8]) -> Option<(Bytes, Bytes)> {
     let colon = memchr::memchr(b':', field)?;
     let (name, value) = field.split_at_checked(colon)?;
-    let name = name.trim_ascii_end();
-    let is_name = (1..=NAME_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
+    let length = name
+        .iter()
+        .rposition(|octet| !matches!(octet, b' ' | b'\t'))?
+        + 1;
+    let name = name.get(..length)?;
+    let is_name = name.iter().all(u8::is_ascii_graphic);
     let value = value.strip_prefix(b":")?;
     let value = value
         .strip_suffix(b"\r\n")

@@ -279,7 +279,10 @@ async fn nonsense_is_a_fault_of_protocol() {
         ),
     ] {
         let error = error(act).await;
-        assert!(matches!(error, ScanError::Protocol(_)), "{error:?}");
+        assert!(
+            matches!(error, ScanError::Protocol(_) | ScanError::Reported(_)),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(what), "{error}");
     }
 }
@@ -364,7 +367,7 @@ async fn nonsense_on_a_kept_connection_is_not_asked_for_again() {
     .await;
     let client = peer.client();
     assert!(is_scored(&scan(&client).await));
-    assert!(matches!(scan(&client).await, Err(ScanError::Protocol(_))));
+    assert!(matches!(scan(&client).await, Err(ScanError::Reported(_))));
     assert_eq!(peer.requests(), [2]);
 }
 

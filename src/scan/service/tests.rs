@@ -9,7 +9,7 @@ use crate::policy::content::{Change, Place};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn service(places: usize) -> Service<()> {
-    Service::new(Scanner::Clamav, (), places)
+    Service::new(Scanner::Clamav, (), places, 60 * SECOND)
 }
 
 fn clean() -> Result<Vec<Opinion>, ScanError> {
@@ -148,4 +148,31 @@ async fn signs_opinions_and_leaves_out_changes_that_could_not_be_printed() {
     assert_eq!(said.len(), 1);
     assert_eq!(said[0].scanner, Scanner::Clamav);
     assert_eq!(said[0].changes, [add("good")]);
+}
+
+/// An archive bomb at which clamd gives up is no reason to leave everybody
+/// else's mail unscanned or refused.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_it_says_it_cannot_judge_does_not_put_it_out_of_service() {
+    let service = service(1);
+    for _ in 0..4 {
+        let gives_up = Err(ScanError::Reported(
+            "reports: time limit reached".to_owned(),
+        ));
+        let said = ask(&service, async { gives_up }).await;
+        assert_eq!(said, failed("reports: time limit reached"));
+    }
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scanner_that_had_less_than_half_of_the_time_is_not_blamed_for_being_late() {
+    let service = service(1);
+    for _ in 0..4 {
+        let deadline = Instant::now() + 29 * SECOND;
+        let said = service.ask("id", deadline, std::future::pending()).await;
+        let late = Word::Failed("no answer in time".to_owned());
+        assert_eq!(said, [Opinion::new(Scanner::Clamav, late)]);
+    }
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
 }

@@ -133,7 +133,7 @@ async fn takes_nothing_else_for_an_answer() {
         ),
     ] {
         match scan(&[Act::HearAll, Act::Say(answer)], b"x").await {
-            Err(ScanError::Protocol(text)) => {
+            Err(ScanError::Protocol(text) | ScanError::Reported(text)) => {
                 assert!(text.contains(complaint) && !text.contains('\x1b'), "{text}");
             }
             other => panic!("{}: {other:?}", answer.escape_ascii()),
@@ -169,7 +169,7 @@ async fn hears_a_complaint_that_comes_before_the_body_is_read() {
         &[Act::Hear(1), COMPLAINT, Act::Pause, Act::Reset],
     ] {
         match scan(acts, &large).await {
-            Err(ScanError::Protocol(text)) => assert!(text.contains("Bad header"), "{text}"),
+            Err(ScanError::Reported(text)) => assert!(text.contains("Bad header"), "{text}"),
             other => panic!("{acts:?}: {other:?}"),
         }
     }

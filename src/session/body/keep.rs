@@ -94,16 +94,22 @@ pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits
     sink.finish(decoder.size()).await
 }
 
-/// Keeps the octets of one chunk (RFC 3030 2). `checker` knows the chunks before it.
+/// Keeps the octets of one chunk (RFC 3030 2). `checker` and `pace` know the
+/// chunks before it.
 pub(in crate::session) async fn keep_chunk(
     client: &mut Client,
     writer: Writer,
-    limits: Limits,
     bdat: Bdat,
     checker: &mut ChunkChecker,
+    pace: &mut Pace,
 ) -> Kept {
+    if pace.patience().is_zero() {
+        return Kept::Lost(Spooled::TooSlow, 0);
+    }
+    // What came with the command has not been waited for.
+    let here = u64::try_from(client.buffered().len()).unwrap_or(u64::MAX);
+    pace.earn(here.min(bdat.size));
     let mut sink = Sink::Open(writer);
-    let mut pace = Pace::new(limits);
     let mut left = bdat.size;
     loop {
         let buffered = client.buffered();

@@ -60,7 +60,7 @@ impl Machine {
             (Pending::Chunk(bdat), Event::Moved(moved)) => self.chunk_moved(phase, bdat, moved),
             (Pending::Spool(bdat), Event::Spooled(spooled)) => self.spooled(phase, bdat, spooled),
             (Pending::Weigh, Event::Weighed(Weighed::Pass)) => {
-                self.await_with(phase, Pending::DataForKept, Step::Exchange(Command::Data))
+                self.data_for_kept(phase, Line::Standing)
             }
             (Pending::Weigh, Event::Weighed(Weighed::Refuse(refusal))) => {
                 self.clear(phase.without_transaction(), Answer::Refused(refusal))
@@ -107,15 +107,23 @@ impl Machine {
     }
 
     fn offer_recipient(&mut self, phase: Phase, rcpt: Rcpt) -> Step {
+        match self.rcpt_printable(&rcpt) {
+            Some(printed) => {
+                let command = Command::Rcpt(printed);
+                self.await_with(phase, Pending::Rcpt(rcpt), Step::Exchange(command))
+            }
+            None => self.refuse(phase, Refusal::BackendChanged),
+        }
+    }
+
+    /// The RCPT command for the backend; `None` when a parameter would be lost.
+    pub(super) fn rcpt_printable(&self, rcpt: &Rcpt) -> Option<Rcpt> {
         let dsn = self
             .link
             .as_ref()
             .is_some_and(|link| link.keywords.contains("DSN"));
-        if rcpt.parameters != RcptParameters::default() && !dsn {
-            return self.refuse(phase, Refusal::BackendChanged);
-        }
-        let command = Command::Rcpt(without_route(&rcpt));
-        self.await_with(phase, Pending::Rcpt(rcpt.to), Step::Exchange(command))
+        let fits = rcpt.parameters == RcptParameters::default() || dsn;
+        fits.then(|| without_route(rcpt))
     }
 
     fn unavailable(&mut self, phase: Phase, wish: &Wish, unavailable: Unavailable) -> Step {
@@ -132,6 +140,7 @@ impl Machine {
         };
         let phase = match wish {
             Wish::Mail(_) => phase.failed(&answer),
+            Wish::Again => phase.without_transaction(),
             Wish::Auth(_) | Wish::Pass(_) => phase,
         };
         self.answer(phase, answer)
@@ -151,6 +160,11 @@ impl Machine {
                 self.link = None;
                 self.with_link(phase, Wish::Mail(mail))
             }
+            // Nor with this one: we hold the envelope and the body.
+            (Pending::DataForKept(Line::Standing), Class::Closing) => {
+                self.link = None;
+                self.with_link(phase, Wish::Again)
+            }
             (_, Class::Closing) => closing(reply),
 
             (Pending::Mail(mail, _), Class::Done) => match phase {
@@ -158,6 +172,7 @@ impl Machine {
                     let envelope = Envelope {
                         mail,
                         recipients: Vec::new(),
+                        parameters: Vec::new(),
                     };
                     self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
                 }
@@ -167,9 +182,10 @@ impl Machine {
                 let answer = Answer::Backend(reply);
                 self.answer(phase.failed(&answer), answer)
             }
-            (Pending::Rcpt(to), Class::Done) => match phase {
+            (Pending::Rcpt(rcpt), Class::Done) => match phase {
                 Phase::Mail(greeted, mut envelope) => {
-                    envelope.recipients.push(to);
+                    envelope.recipients.push(rcpt.to);
+                    envelope.parameters.push(rcpt.parameters);
                     self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
                 }
                 _ => end(Refusal::BackendNonsense),
@@ -177,11 +193,17 @@ impl Machine {
             (Pending::Data, Class::More) if reply.code() == 354 => {
                 self.await_with(phase, Pending::Body, Step::RelayBody(reply))
             }
-            (Pending::DataForKept, Class::More) if reply.code() == 354 => {
+            (Pending::DataForKept(_), Class::More) if reply.code() == 354 => {
                 self.await_with(phase, Pending::Body, Step::DeliverBody)
             }
-            (Pending::Data | Pending::DataForKept, Class::Refused) => {
+            (Pending::Data | Pending::DataForKept(_), Class::Refused) => {
                 self.clear(phase.without_transaction(), Answer::Backend(reply))
+            }
+            (Pending::Again(told), Class::Done) => self.tell_again(phase, told),
+            // It took the same envelope before: whatever changed, the sender tries again.
+            (Pending::Again(_), Class::Refused) => {
+                let answer = Answer::Refused(Refusal::BackendGone);
+                self.clear(phase.without_transaction(), answer)
             }
             (Pending::Hello(hello), Class::Done) => self.greet(phase, hello),
             // The old hello stands; the transaction is over all the same (RFC 5321 4.1.4).
@@ -268,6 +290,8 @@ impl Machine {
                 self.answer(phase, answer)
             }
             Pending::Mail(mail, Line::Standing) => self.with_link(phase, Wish::Mail(mail)),
+            // The body came slower than the backend has patience between commands.
+            Pending::DataForKept(Line::Standing) => self.with_link(phase, Wish::Again),
             pending => self.lost_for_good(phase, pending),
         }
     }

@@ -3,11 +3,11 @@
 
 use crate::session::offer;
 use crate::session::refusal::Refusal;
-use crate::smtp::command::{Bdat, Command};
+use crate::smtp::command::{Bdat, Command, Rcpt};
 use crate::smtp::reply::Reply;
 
 use super::answers::{Class, class, closing};
-use super::{Answer, Bodies, Ending, Machine, Moved, Pending, Phase, Spooled, Step, end};
+use super::{Answer, Bodies, Ending, Line, Machine, Moved, Pending, Phase, Spooled, Step, end};
 
 /// A refused chunk larger than this many times `MAX_SIZE` is not read to its end.
 const DISCARD_FACTOR: u64 = 2;
@@ -153,6 +153,54 @@ impl Machine {
             None => phase.without_transaction(),
         };
         self.clear(phase, answer)
+    }
+
+    pub(super) fn data_for_kept(&mut self, phase: Phase, line: Line) -> Step {
+        let data = Step::Exchange(Command::Data);
+        self.await_with(phase, Pending::DataForKept(line), data)
+    }
+
+    /// The backend hung up while the body was on its way to us or was judged
+    /// (RFC 5321 4.5.3.2.7 lets it after five minutes): another connection is
+    /// told of the envelope, and must take all of it.
+    pub(super) fn mail_again(&mut self, phase: Phase) -> Step {
+        let printed = match &phase {
+            Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _) => {
+                self.printable(&phase, &envelope.mail)
+            }
+            Phase::Start | Phase::Greeted(_) | Phase::Failed(..) => None,
+        };
+        match printed {
+            Some(mail) => {
+                let mail = Step::Exchange(Command::Mail(mail));
+                self.await_with(phase, Pending::Again(0), mail)
+            }
+            None => self.refuse(phase.without_transaction(), Refusal::BackendChanged),
+        }
+    }
+
+    pub(super) fn tell_again(&mut self, phase: Phase, told: usize) -> Step {
+        let (Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _)) = &phase else {
+            return end(Refusal::BackendNonsense);
+        };
+        let mut recipients = envelope.recipients.iter().zip(&envelope.parameters);
+        let Some((to, parameters)) = recipients.nth(told) else {
+            return self.data_for_kept(phase, Line::Fresh);
+        };
+        let rcpt = Rcpt {
+            to: to.clone(),
+            parameters: parameters.clone(),
+        };
+        match self.rcpt_printable(&rcpt) {
+            Some(rcpt) => {
+                let rcpt = Step::Exchange(Command::Rcpt(rcpt));
+                self.await_with(phase, Pending::Again(told.saturating_add(1)), rcpt)
+            }
+            None => {
+                let answer = Answer::Refused(Refusal::BackendChanged);
+                self.clear(phase.without_transaction(), answer)
+            }
+        }
     }
 
     pub(super) fn chunk_moved(&mut self, phase: Phase, bdat: Bdat, moved: Moved) -> Step {

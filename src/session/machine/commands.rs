@@ -282,12 +282,13 @@ impl Machine {
                 )
             }
             Wish::Pass(command) => self.await_with(phase, Pending::Pass, Step::Exchange(command)),
+            Wish::Again => self.mail_again(phase),
         }
     }
 
     /// The MAIL command for the backend: only parameters that it lists now.
     /// `None` when one that carries meaning would be lost.
-    fn printable(&self, phase: &Phase, mail: &Mail) -> Option<Mail> {
+    pub(super) fn printable(&self, phase: &Phase, mail: &Mail) -> Option<Mail> {
         let keywords = self.link.as_ref().map(|link| &link.keywords)?;
         let given = &mail.parameters;
         let body = match given.body {

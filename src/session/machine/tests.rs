@@ -12,6 +12,7 @@ use crate::policy::{Finding, Verdict};
 use crate::smtp::command::Verb;
 use crate::smtp::dot::BareNewline;
 use crate::smtp::ehlo::Keywords;
+use crate::smtp::path::ForwardPath;
 
 fn rules() -> Rules {
     let mut backend = Keywords::new();
@@ -255,6 +256,40 @@ fn a_stale_connection_is_replaced_once_and_in_silence() {
             code(&advance(&mut machine, Event::Answered(Err(Lost)))),
             451
         );
+    }
+}
+
+/// A backend waits five minutes for DATA (RFC 5321 4.5.3.2.7); a body may take longer.
+#[test]
+fn a_body_that_passed_outlives_the_connection_that_took_its_envelope() {
+    let kept = [
+        command("RCPT TO:<y@example.org>"),
+        Event::Judged(Verdict::Pass),
+        answered(250),
+        command("DATA"),
+        Event::Spooled(Spooled::Kept),
+        Event::Weighed(Weighed::Pass),
+    ];
+    for stale in [Event::Answered(Err(Lost)), answered(421)] {
+        let rules = Rules {
+            bodies: Bodies::Judged,
+            ..rules()
+        };
+        let mut machine = Machine::new(rules, Privacy::Clear);
+        machine.advance(Event::Opened);
+        let mut step = Step::Listen;
+        for event in and(and(transaction(), &kept), &[stale, connected()]) {
+            step = advance(&mut machine, event);
+        }
+        let mut said = Vec::new();
+        while let Step::Exchange(command) = &step {
+            said.push(command.to_string());
+            let code = if *command == Command::Data { 354 } else { 250 };
+            step = advance(&mut machine, answered(code));
+        }
+        let envelope = "MAIL FROM:<a@b.test> RCPT TO:<x@example.org> RCPT TO:<y@example.org>";
+        assert_eq!(said.join(" "), format!("{envelope} DATA"));
+        assert_eq!(step, Step::DeliverBody);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Verb};
 use crate::smtp::dot::{BareNewline, BodyOffence};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::line::LineOffence;
+use crate::smtp::parameters::RcptParameters;
 use crate::smtp::path::{ForwardPath, HeloName, ReversePath};
 use crate::smtp::reply::Reply;
 
@@ -307,6 +308,8 @@ pub struct Envelope {
     pub mail: Mail,
     /// The recipients.
     pub recipients: Vec<ForwardPath>,
+    /// What was asked for each of them, in the same order (RFC 3461).
+    pub parameters: Vec<RcptParameters>,
 }
 
 impl Envelope {

@@ -18,6 +18,7 @@ fn envelope(mail: &str, recipients: &[&str]) -> Envelope {
     Envelope {
         mail,
         recipients: recipients.iter().map(path).collect(),
+        parameters: Vec::new(),
     }
 }
 

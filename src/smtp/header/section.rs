@@ -65,8 +65,7 @@ impl Section {
 
     /// Reads only as much as is needed to put fields in front.
     pub(super) fn parse_front(trace: &Bytes, mut held: Bytes) -> Self {
-        let is_separated = held.starts_with(b"From ") || held.starts_with(b">From ");
-        let separator = if is_separated {
+        let separator = if is_separator(&held) {
             held.split_to(line_length(&held))
         } else {
             Bytes::new()
@@ -249,6 +248,14 @@ impl Field {
         self.name()
             .is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))
     }
+}
+
+/// Whether an mbox separator leads these octets, quoted or not: Postfix takes
+/// any number of `>` for quotes.
+pub(crate) fn is_separator(octets: &[u8]) -> bool {
+    let quotes = octets.iter().take_while(|octet| **octet == b'>').count();
+    let unquoted = octets.get(quotes..).unwrap_or_default();
+    unquoted.starts_with(b"From ")
 }
 
 /// The length of the first line, its LF included.

@@ -107,3 +107,26 @@ proptest! {
         prop_assert_eq!(&walk(&single), &whole);
     }
 }
+
+#[test]
+fn passes_over_an_mbox_separator() {
+    for separator in ["From a Tue Nov 24 10:00:00 2026\r\n", ">>From b\r\n"] {
+        check(&format!("{separator}A: b\r\n\r\nc"), &[("A", " b")], "c");
+    }
+    check("From a", &[], "From a");
+}
+
+#[test]
+fn takes_no_folded_name_for_a_field() {
+    check(
+        "A\r\n : b\r\nC: d\r\n\r\n",
+        &[],
+        "A\r\n : b\r\nC: d\r\n\r\n",
+    );
+}
+
+#[test]
+fn refuses_a_name_that_is_too_long_to_be_shown() {
+    let long = format!("{}: x\r\nA: b\r\n\r\n", "n".repeat(NAME_MAX + 1));
+    assert_eq!(walk(&[long.as_bytes()]), Err(TooLong));
+}

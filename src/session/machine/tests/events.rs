@@ -238,6 +238,8 @@ struct Consent {
     octets: u64,
     /// The body that is kept has passed.
     passed: bool,
+    /// Recipients that the connection in the place of a lost one has taken.
+    again: Option<Vec<ForwardPath>>,
 }
 
 /// Feeds one event and holds what comes of it against the model.
@@ -289,6 +291,15 @@ fn advance(
         Step::Exchange(Command::Data) if matches!(before, Step::Weigh) => {
             prop_assert!(matches!(event, Event::Weighed(Weighed::Pass)));
         }
+        // Another connection: only with the whole envelope.
+        Step::Exchange(Command::Data) if consent.passed => {
+            let mut told = consent.again.clone().unwrap_or_default();
+            if let Step::Exchange(Command::Rcpt(rcpt)) = before {
+                told.push(rcpt.to.clone());
+            }
+            prop_assert_eq!(heard(event).map(Reply::is_positive_completion), Some(true));
+            prop_assert_eq!(mailboxes(&told), mailboxes(&consent.recipients));
+        }
         Step::DeliverBody => {
             prop_assert!(consent.passed, "delivered without a verdict");
             prop_assert_eq!(heard(event).map(Reply::code), Some(354));
@@ -308,7 +319,11 @@ fn advance(
     let done = heard(event).is_some_and(Reply::is_positive_completion);
     match (before, event) {
         (Step::Exchange(Command::Rcpt(rcpt)), Event::Answered(_)) if done => {
-            consent.recipients.push(rcpt.to.clone());
+            let taken = consent.again.as_mut().unwrap_or(&mut consent.recipients);
+            taken.push(rcpt.to.clone());
+        }
+        (Step::Connect, Event::Connected(Ok(_))) if consent.passed => {
+            consent.again = Some(Vec::new());
         }
         (Step::RelayChunk(bdat), Event::Moved(Moved::Answered(_))) if done => {
             consent.octets += bdat.size;
