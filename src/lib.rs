@@ -8,7 +8,7 @@
 //! demo            an example backend and the proxy before it
 //! check           looks for what is wrong before clients find out
 //! config          puts the rooms' Settings together, checks them, explains them
-//! server          the process: listen, accept, drain, admin
+//! server          the process: listen, accept, drain, reload, admin
 //! session         one client connection
 //! ----------------------------------------------- outside services (siblings)
 //! backend         the guarded server              limits   how much, how often, who is banned

@@ -32,8 +32,7 @@ use tokio::time::{sleep, timeout};
 use super::handover::Sockets;
 use super::health::Health;
 use super::listen::{ListenAddress, Reserved};
-use super::{Rooms, ServeError};
-use crate::limits::Limits;
+use crate::session::Service;
 use history::History;
 use status::Status;
 
@@ -82,19 +81,23 @@ impl Admin {
     }
 
     /// Begins to answer, until the process ends.
-    pub(super) fn serve(self, facts: Facts, health: &Arc<Health>, limits: &Arc<Limits>) -> Shown {
-        let history = Arc::new(History::default());
-        let status = Arc::new(ArcSwap::from_pointee(Status {
-            facts,
-            health: Arc::clone(health),
-            limits: Arc::clone(limits),
-            history: Arc::clone(&history),
-        }));
-        let shown = Shown(Arc::clone(&status));
+    pub(super) fn serve(
+        self,
+        facts: &Arc<ArcSwap<Facts>>,
+        health: &Arc<Health>,
+        service: &Arc<ArcSwap<Service>>,
+    ) {
         if self.0.is_empty() {
-            return shown;
+            return;
         }
-        tokio::spawn(history.keep());
+        let history = Arc::new(History::default());
+        tokio::spawn(Arc::clone(&history).keep());
+        let status = Arc::new(Status {
+            facts: Arc::clone(facts),
+            health: Arc::clone(health),
+            service: Arc::clone(service),
+            history,
+        });
         for listener in self.0 {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(listener = "admin", %address, "listening");

@@ -190,7 +190,7 @@ pub async fn run(
     );
     let mut stops = std::pin::pin!(stop);
     let hostname = hostname(rooms.server.hostname.as_ref());
-    let facts = Facts::new(&rooms, hostname.as_str());
+    let facts = Arc::new(ArcSwap::from_pointee(Facts::new(&rooms, hostname.as_str())));
 
     // What may need root comes first, what does not goes without it.
     let bound = Bound::new(addresses(&rooms.server), &mut sockets)?;
@@ -217,7 +217,6 @@ pub async fn run(
     monitoring(rooms.policy.mode);
     let court = reload::court(&rooms, None)?;
     let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
-    let shown = admin.serve(facts, &health, &limits);
     let service = Arc::new(ArcSwap::from_pointee(Service {
         settings: rooms.session.clone(),
         policy: rooms.policy.clone(),
@@ -232,6 +231,7 @@ pub async fn run(
         court,
     }));
     count_limits(&service);
+    admin.serve(&facts, &health, &service);
 
     // EHLO is answered from what the probe found, so it goes first; but a dead
     // backend must not keep the listeners shut.
@@ -258,7 +258,7 @@ pub async fn run(
         sockets,
         certificates,
         health,
-        shown,
+        facts,
         probing: probing.abort_handle(),
     };
     let listening = bound.listen()?;

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::accept::{Bound, Doors};
-use super::admin::Shown;
+use super::admin::Facts;
 use super::certificates::{Occasion, Watch};
 use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
@@ -53,7 +53,8 @@ pub(super) struct Running {
     pub(super) sockets: Sockets,
     pub(super) certificates: Watch,
     pub(super) health: Arc<Health>,
-    pub(super) shown: Shown,
+    /// For the status page.
+    pub(super) facts: Arc<ArcSwap<Facts>>,
     pub(super) probing: AbortHandle,
 }
 
@@ -189,6 +190,10 @@ impl Running {
             court,
         }));
         log::follow(&new.log);
+        let mut in_force = new.clone();
+        in_force.limits.sessions_max = self.started.limits.sessions_max;
+        let facts = self.facts.load().renewed(&in_force);
+        self.facts.store(Arc::new(facts));
         self.health.serving(told(&new.server));
         self.rooms = new;
         self.doors.open(listening);

@@ -39,6 +39,14 @@ impl Facts {
             start: Instant::now(),
         }
     }
+
+    /// Of the same process, by other settings.
+    pub(in crate::server) fn renewed(&self, rooms: &Rooms) -> Self {
+        Self {
+            start: self.start,
+            ..Self::new(rooms, &self.hostname)
+        }
+    }
 }
 
 fn limits(rooms: &Rooms) -> Vec<(&'static str, String)> {

@@ -36,7 +36,8 @@ where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Some(token) = &status.facts.token else {
+    let facts = status.facts.load_full();
+    let Some(token) = &facts.token else {
         return not_found();
     };
     if request.method() != Method::POST {
@@ -45,7 +46,7 @@ where
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
         return answer;
     }
-    if !guard::is_ours(&request, &status.facts.hostname) {
+    if !guard::is_ours(&request, &facts.hostname) {
         return page::misdirected();
     }
     if !guard::bears(&request, token) {
@@ -71,11 +72,11 @@ where
 
 async fn lift(network: IpNet, status: &Status) -> Answer {
     let network = if network.prefix_len() == network.max_prefix_len() {
-        status.limits.client(network.addr())
+        status.limits().client(network.addr())
     } else {
         network
     };
-    let lifted = status.limits.lift(network).await;
+    let lifted = status.limits().lift(network).await;
     let (code, told) = match lifted {
         Lifted::Everywhere => (StatusCode::OK, "is no longer banned"),
         Lifted::HereOnly => (
@@ -84,7 +85,7 @@ async fn lift(network: IpNet, status: &Status) -> Answer {
         ),
         Lifted::NotBanned => (StatusCode::NOT_FOUND, "was not banned"),
     };
-    let client = status.facts.addresses.ip(network.addr());
+    let client = status.facts.load().addresses.ip(network.addr());
     tracing::info!(listener = "admin", %client, width = network.prefix_len(), "{told}");
     full(code, TEXT, format!("{network} {told}\n"))
 }

@@ -71,7 +71,7 @@ fn part<B, T: Into<bytes::Bytes>>(
     kind: &'static str,
     content: impl FnOnce() -> T,
 ) -> Answer {
-    let mut answer = if guard::is_ours(request, &status.facts.hostname) {
+    let mut answer = if guard::is_ours(request, &status.facts.load().hostname) {
         full(StatusCode::OK, kind, content())
     } else {
         misdirected()

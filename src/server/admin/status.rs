@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::limits::Limits;
 use crate::metrics::{self, Mode as How, ScanResult};
 use crate::policy::Mode;
 use crate::server::health::Health;
+use crate::session::Service;
 use crate::session::events::{self, Event};
 use crate::settings::LogAddresses;
 use crate::tls::LoadedCertificate;
@@ -24,21 +26,28 @@ const LISTED: usize = 10;
 
 /// Where all that is shown comes from.
 pub(super) struct Status {
-    pub(super) facts: Facts,
+    pub(super) facts: Arc<ArcSwap<Facts>>,
     pub(super) health: Arc<Health>,
-    pub(super) limits: Arc<Limits>,
+    /// What the next session obeys.
+    pub(super) service: Arc<ArcSwap<Service>>,
     pub(super) history: Arc<History>,
 }
 
 impl Status {
+    /// The limits in force.
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.service.load().limits)
+    }
+
     /// All of it, at this moment.
     pub(super) fn json(&self) -> Value {
-        let Facts { hostname, mode, .. } = &self.facts;
+        let facts = self.facts.load();
+        let Facts { hostname, mode, .. } = &**facts;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "hostname": hostname,
             "now": seconds(SystemTime::now()),
-            "uptime": self.facts.start.elapsed().as_secs(),
+            "uptime": facts.start.elapsed().as_secs(),
             "monitor": *mode == Mode::Monitor,
             "conditions": self.conditions(),
             "traffic": self.traffic(),
@@ -48,7 +57,7 @@ impl Status {
             "bans": self.bans(),
             "services": self.services(),
             "certificates": self.certificates(),
-            "limits": self.facts.limits,
+            "limits": facts.limits,
         })
     }
 
@@ -90,7 +99,7 @@ impl Status {
     }
 
     fn busiest(&self) -> Value {
-        let busiest = self.limits.busiest(LISTED).into_iter();
+        let busiest = self.limits().busiest(LISTED).into_iter();
         let busiest = busiest.map(|(network, connections)| {
             json!({ "network": self.shown(network), "connections": connections })
         });
@@ -99,7 +108,7 @@ impl Status {
 
     /// Those that last longest, and how many there are.
     fn bans(&self) -> Value {
-        let mut bans = self.limits.bans();
+        let mut bans = self.limits().bans();
         let (count, now) = (bans.len(), Instant::now());
         bans.sort_unstable_by_key(|(network, ban)| (Reverse(ban.until), *network));
         let listed = bans.into_iter().take(LISTED).map(|(network, ban)| {
@@ -138,7 +147,7 @@ impl Status {
             let told = format!("{all} answers, {failed} failures");
             service("scanner", &name, up.of(()).get() == 1, &told)
         });
-        let redis = self.limits.sharing().map(|(name, health)| {
+        let redis = self.limits().sharing().map(|(name, health)| {
             let told = format!("{} late, {} failed", health.late, health.failed);
             service("Redis", &name, health.available, &told)
         });
@@ -152,7 +161,7 @@ impl Status {
 
     /// A network, as `LOG_ADDRESSES` wants it; one that is a single address, as that.
     fn shown(&self, network: IpNet) -> String {
-        match self.facts.addresses {
+        match self.facts.load().addresses {
             LogAddresses::Full if network.prefix_len() < network.max_prefix_len() => {
                 network.to_string()
             }
