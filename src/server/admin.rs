@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
+use super::ServeError;
 use super::handover::Sockets;
 use super::health::Health;
 use super::listen::{ListenAddress, Reserved};
@@ -104,28 +105,11 @@ impl Admin {
             }
             tokio::spawn(accept(listener, Arc::clone(&status)));
         }
-        shown
-    }
-}
-
-/// What the pages show.
-pub(super) struct Shown(Arc<ArcSwap<Status>>);
-
-impl Shown {
-    /// From now on these settings, and what these limits know.
-    pub(super) fn renew(&self, rooms: &Rooms, limits: &Arc<Limits>) {
-        let old = self.0.load_full();
-        self.0.store(Arc::new(Status {
-            facts: old.facts.since(rooms),
-            health: Arc::clone(&old.health),
-            limits: Arc::clone(limits),
-            history: Arc::clone(&old.history),
-        }));
     }
 }
 
 /// Never waits for a place: a hundred slow connections would hold them all.
-async fn accept(listener: TcpListener, status: Arc<ArcSwap<Status>>) {
+async fn accept(listener: TcpListener, status: Arc<Status>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
@@ -136,7 +120,7 @@ async fn accept(listener: TcpListener, status: Arc<ArcSwap<Status>>) {
                 {
                     oldest.abort();
                 }
-                let connection = tokio::spawn(converse(stream, status.load_full()));
+                let connection = tokio::spawn(converse(stream, Arc::clone(&status)));
                 open.push_back(connection.abort_handle());
             }
             Err(error) => {

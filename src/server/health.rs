@@ -29,6 +29,23 @@ enum Phase {
     Draining,
 }
 
+impl Phase {
+    fn accepting(&self) -> Result<String, String> {
+        match self {
+            Phase::Starting => Err("not open yet".to_owned()),
+            Phase::Serving(listeners) => Ok(listeners.clone()),
+            Phase::Draining => Err("closed".to_owned()),
+        }
+    }
+
+    fn staying(&self) -> Result<String, String> {
+        match self {
+            Phase::Draining => Err("stopping".to_owned()),
+            Phase::Starting | Phase::Serving(_) => Ok("running".to_owned()),
+        }
+    }
+}
+
 /// One thing that must be so before clients are sent here.
 pub(super) struct Condition {
     /// The name, from a closed set.
@@ -71,11 +88,13 @@ impl Health {
     /// All conditions, met or not.
     pub(super) fn conditions(&self) -> [Condition; 4] {
         let condition = |name, state| Condition { name, state };
+        // One look, or the two that depend on it could contradict each other.
+        let phase = self.phase.load();
         [
-            condition("listeners", self.accepting()),
+            condition("listeners", phase.accepting()),
             condition("backend", self.greeted()),
             condition("certificate", self.valid(SystemTime::now())),
-            condition("not_draining", self.staying()),
+            condition("not_draining", phase.staying()),
         ]
     }
 
@@ -87,14 +106,6 @@ impl Health {
     /// The certificates, the default first.
     pub(super) fn certificates(&self) -> Arc<Vec<LoadedCertificate>> {
         self.certificates.load_full()
-    }
-
-    fn accepting(&self) -> Result<String, String> {
-        match &**self.phase.load() {
-            Phase::Starting => Err("not open yet".to_owned()),
-            Phase::Serving(listeners) => Ok(listeners.clone()),
-            Phase::Draining => Err("closed".to_owned()),
-        }
     }
 
     /// One server that takes mail is enough.
@@ -119,13 +130,6 @@ impl Health {
             Some(default) if default.not_after > now => Ok(told),
             Some(_) => Err(told),
             None => Err("none".to_owned()),
-        }
-    }
-
-    fn staying(&self) -> Result<String, String> {
-        match **self.phase.load() {
-            Phase::Draining => Err("stopping".to_owned()),
-            Phase::Starting | Phase::Serving(_) => Ok("running".to_owned()),
         }
     }
 }

@@ -174,8 +174,6 @@ impl Running {
             new.policy.mode,
             new.log.log_addresses,
         );
-        let limits = Arc::new(limits);
-        self.shown.renew(&new, &limits);
         self.service.store(Arc::new(Service {
             settings: new.session.clone(),
             policy: new.policy.clone(),
@@ -184,7 +182,7 @@ impl Running {
             hostname: old.hostname.clone(),
             tls,
             backend,
-            limits,
+            limits: Arc::new(limits),
             places: Arc::clone(&old.places),
             door_log: DoorLog::new(),
             court,

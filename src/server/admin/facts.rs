@@ -20,14 +20,6 @@ pub(in crate::server) struct Facts {
 }
 
 impl Facts {
-    /// The same process by other settings.
-    pub(super) fn since(&self, rooms: &Rooms) -> Self {
-        Self {
-            start: self.start,
-            ..Self::new(rooms, &self.hostname)
-        }
-    }
-
     /// By these settings, under this name.
     pub(in crate::server) fn new(rooms: &Rooms, hostname: &str) -> Self {
         Self {
