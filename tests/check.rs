@@ -427,7 +427,9 @@ fn people_read_one_line_for_each_finding() {
         first.starts_with("error    settings     PORTCULLIS_DOMAINS"),
         "{first}"
     );
-    assert_eq!(lines.next_back(), Some("errors: 1, warnings: 1"));
+    // The certificate is one; few file descriptors may be another.
+    let last = lines.next_back().unwrap();
+    assert!(last.starts_with("errors: 1, warnings: "), "{last}");
     assert!(!checked.stdout.contains('\u{1b}') && checked.stderr.is_empty());
 }
 
