@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::settings::Value;
+use crate::settings::{HostPort, Value};
 
 /// One guarded server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,12 +17,7 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A name or an address, and a TCP port.
-    Tcp {
-        /// Name, IPv4 address, or IPv6 address without brackets.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
+    Tcp(HostPort),
     /// Path of a Unix stream socket.
     Unix(std::path::PathBuf),
 }
@@ -43,7 +38,7 @@ impl Address {
     /// The name by which a certificate is checked and TLS SNI is sent.
     pub fn host(&self) -> &str {
         match &self.place {
-            Place::Tcp { host, .. } => host,
+            Place::Tcp(at) => &at.host,
             Place::Unix(_) => "localhost",
         }
     }
@@ -69,54 +64,13 @@ impl Value for Address {
         let place = match rest.strip_prefix("unix:") {
             Some("") => return Err("the path of the socket is missing".to_owned()),
             Some(path) => Place::Unix(path.into()),
-            None => tcp(rest.strip_suffix('/').unwrap_or(rest), port)?,
+            None => Place::Tcp(HostPort::parse(
+                rest.strip_suffix('/').unwrap_or(rest),
+                port,
+            )?),
         };
         Ok(Self { place, protocol })
     }
-}
-
-fn tcp(text: &str, default: Option<u16>) -> Result<Place, String> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest
-                .split_once(']')
-                .ok_or("the bracket of the IPv6 address is not closed")?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| format!("{host} is no IPv6 address"))?;
-            (
-                host,
-                if rest.is_empty() {
-                    None
-                } else {
-                    Some(rest.strip_prefix(':').ok_or("a port must follow the ]")?)
-                },
-            )
-        }
-        None => match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return Err("an IPv6 address needs brackets: [::1]:25".to_owned());
-            }
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match (port, default) {
-        (Some(port), _) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|port| *port > 0)
-            .ok_or(format!("{port} is no port (1 to 65535)"))?,
-        (None, Some(port)) => port,
-        (None, None) => return Err("the port is missing".to_owned()),
-    };
-    let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if host.is_empty() || !host.chars().all(plausible) {
-        return Err(format!("{host:?} is no host name"));
-    }
-    Ok(Place::Tcp {
-        host: host.to_owned(),
-        port,
-    })
 }
 
 impl fmt::Display for Address {
@@ -127,8 +81,7 @@ impl fmt::Display for Address {
             Protocol::Lmtp => f.write_str("lmtp://")?,
         }
         match &self.place {
-            Place::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Place::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Place::Tcp(at) => at.fmt(f),
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

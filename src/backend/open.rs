@@ -335,8 +335,8 @@ pub(super) type Ends = (SocketAddr, SocketAddr);
 pub(super) async fn connect(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<Ends>)> {
     match place {
         Place::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
-        Place::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        Place::Tcp(at) => {
+            let stream = TcpStream::connect((at.host.as_str(), at.port)).await?;
             // A command must not wait for the acknowledgement of the last one.
             stream.set_nodelay(true)?;
             let ends = (stream.local_addr()?, stream.peer_addr()?);

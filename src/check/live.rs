@@ -229,11 +229,11 @@ fn described(presented: &Presented) -> String {
 /// The address from which this machine would connect. Nothing is sent: to
 /// connect a UDP socket only chooses the way.
 async fn own_address(place: &Place) -> Option<IpAddr> {
-    let Place::Tcp { host, port } = place else {
+    let Place::Tcp(at) = place else {
         return None;
     };
     let way = async {
-        let found = tokio::net::lookup_host((host.as_str(), *port))
+        let found = tokio::net::lookup_host((at.host.as_str(), at.port))
             .await?
             .next();
         let to = found.ok_or(io::ErrorKind::NotFound)?;

@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Message, ScanError};
 use crate::policy::content::Opinion;
-use crate::settings::{Secret, Value};
+use crate::settings::{HostPort, Secret, Value};
 use crate::smtp::path::Domain;
 
 mod answer;
@@ -47,45 +47,22 @@ const ANSWER_MAX: usize = 1024 * 1024;
 /// Pieces of a message that may wait for the connection.
 const AHEAD: usize = 2;
 
-/// Where rspamd listens.
+/// Where rspamd listens: `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RspamdAddress {
-    /// Name, IPv4 address, or IPv6 address without brackets.
-    host: String,
-    port: u16,
-}
+pub struct RspamdAddress(HostPort);
 
 impl Value for RspamdAddress {
     fn parse(text: &str) -> Result<Self, String> {
         let rest = text
             .strip_prefix("http://")
             .ok_or("does not begin with http://")?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = rest.rsplit_once(':').ok_or("has no port")?;
-        let port = port.parse().ok().filter(|port| *port > 0);
-        let port = port.ok_or("has no port between 1 and 65535")?;
-        let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let is_host = match literal {
-            Some(literal) => literal.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-                !host.is_empty() && host.chars().all(plausible)
-            }
-        };
-        if !is_host {
-            return Err("names no host".to_owned());
-        }
-        let host = literal.unwrap_or(host).to_owned();
-        Ok(Self { host, port })
+        HostPort::parse(rest.strip_suffix('/').unwrap_or(rest), None).map(Self)
     }
 }
 
 impl fmt::Display for RspamdAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
+        self.0.fmt(f)
     }
 }
 
@@ -193,7 +170,7 @@ impl Rspamd {
     }
 
     async fn connect(&self) -> Result<Connection, ScanError> {
-        let RspamdAddress { host, port } = &self.address;
+        let RspamdAddress(HostPort { host, port }) = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await?;
         stream.set_nodelay(true)?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;

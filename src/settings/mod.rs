@@ -9,6 +9,7 @@ pub mod clean;
 pub mod privacy;
 pub mod value;
 
+mod host_port;
 mod list;
 mod networks;
 mod problem;
@@ -19,6 +20,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use host_port::HostPort;
 pub use list::{List, expand_list};
 pub use networks::Networks;
 pub use privacy::LogAddresses;

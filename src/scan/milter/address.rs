@@ -2,28 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv6Addr;
-use std::path::PathBuf;
 
-use tokio::net::{TcpStream, UnixStream};
-
-use crate::settings::Value;
+use crate::scan::ServiceAddress;
+use crate::settings::{HostPort, Value};
 use crate::tls::Stream;
 
 /// `inet:host:port` (Postfix), `inet:port@host` (Sendmail), both also with
 /// `inet6:`; `unix:/path` or `local:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum MilterAddress {
-    /// A TCP port.
-    Inet {
-        /// Name, IPv4 address, or IPv6 address without brackets.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-    /// Path of a Unix stream socket.
-    Unix(PathBuf),
-}
+pub struct MilterAddress(ServiceAddress);
 
 impl MilterAddress {
     /// Opens a connection. The deadline is the caller's.
@@ -31,66 +18,32 @@ impl MilterAddress {
     /// # Errors
     /// As the system says.
     pub async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Self::Inet { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                // Every packet awaits its answer.
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        }
+        self.0.connect().await
     }
 }
 
 impl Value for MilterAddress {
     fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("unix" | "local", "")) => Err("the path of the socket is missing".to_owned()),
-            Some(("unix" | "local", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(("unix" | "local", _)) => Err("the path must begin with /".to_owned()),
-            Some(("inet" | "inet6", place)) => inet(place),
-            _ => Err("must begin with inet: or unix:".to_owned()),
-        }
+        let address = match text.split_once(':') {
+            Some(("unix" | "local", "")) => {
+                return Err("the path of the socket is missing".to_owned());
+            }
+            Some(("unix" | "local", path)) => ServiceAddress::unix(path)?,
+            Some(("inet" | "inet6", place)) => ServiceAddress::Tcp(match place.split_once('@') {
+                Some((port, host)) => HostPort::of(host, port)?,
+                None => HostPort::parse(place, None)?,
+            }),
+            _ => return Err("must begin with inet: or unix:".to_owned()),
+        };
+        Ok(Self(address))
     }
-}
-
-fn inet(place: &str) -> Result<MilterAddress, String> {
-    let (host, port) = match place.split_once('@') {
-        Some((port, host)) => (host, port),
-        None => place.rsplit_once(':').ok_or("the port is missing")?,
-    };
-    let bare = match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .filter(|host| host.parse::<Ipv6Addr>().is_ok())
-            .ok_or_else(|| format!("{host} is no IPv6 address"))?,
-        None if host.contains(':') && !place.contains('@') => {
-            return Err("an IPv6 address needs brackets: inet:[::1]:8891".to_owned());
-        }
-        None => host,
-    };
-    let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if bare.is_empty() || !bare.chars().all(plausible) {
-        return Err(format!("{host:?} is no host name"));
-    }
-    let port = port
-        .parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or_else(|| format!("{port} is no port (1 to 65535)"))?;
-    Ok(MilterAddress::Inet {
-        host: bare.to_owned(),
-        port,
-    })
 }
 
 impl fmt::Display for MilterAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inet { host, port } if host.contains(':') => write!(f, "inet:[{host}]:{port}"),
-            Self::Inet { host, port } => write!(f, "inet:{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        match &self.0 {
+            ServiceAddress::Tcp(at) => write!(f, "inet:{at}"),
+            unix @ ServiceAddress::Unix(_) => unix.fmt(f),
         }
     }
 }
