@@ -17,108 +17,36 @@ mod judge;
 pub mod machine;
 pub mod offer;
 pub mod refusal;
+mod service;
 mod settings;
 mod trace;
 
 pub use door::{Arrival, DoorLog, knock};
 pub use id::SessionId;
+pub use service::{Court, Listener, Service};
 pub use settings::{AllowedVerb, BodyLineMax, LineMax, Settings};
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::backend::{Backend, Conversation};
-use crate::limits::{Limits as ClientLimits, Permit, Place, Places};
-use crate::metrics::{
-    self,
-    Admission::{Busy, FailedHandshake},
-};
+use crate::backend::Conversation;
+use crate::limits::{Permit, Place};
+use crate::metrics::Admission::{Busy, FailedHandshake};
+use crate::policy::Mode;
 use crate::policy::content::Edits;
-use crate::policy::{self, Mode};
-use crate::scan::Scanners;
-use crate::settings::{LogAddresses, Networks};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
 use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::Reply;
-use crate::spool::{self, Spool};
-use crate::tls::ServerTls;
+use crate::spool;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::{Limits, Pace};
 use client::{Bound, Client, ClientError, Line, Silence};
 use journal::Journal;
-use machine::{Answer, Bodies, Demand, Ending, Event, Machine, Privacy, Rules, Step};
+use machine::{Answer, Ending, Event, Machine, Privacy, Step};
 use refusal::Refusal;
-
-/// On which kind of listener a client came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Listener {
-    /// `LISTEN`: plain, STARTTLS offered.
-    Mx,
-    /// `LISTEN_TLS`: TLS from the first octet (RFC 8314 3.3).
-    Tls,
-    /// `LISTEN_SUBMISSION`: STARTTLS, then AUTH (RFC 6409).
-    Submission,
-}
-
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mx => "mx",
-            Self::Tls => "tls",
-            Self::Submission => "submission",
-        })
-    }
-}
-
-impl From<Listener> for metrics::Listener {
-    fn from(listener: Listener) -> Self {
-        match listener {
-            Listener::Mx => Self::Mx,
-            Listener::Tls => Self::Tls,
-            Listener::Submission => Self::Submission,
-        }
-    }
-}
-
-/// All that sessions share.
-pub struct Service {
-    /// The settings of this room.
-    pub settings: Settings,
-    /// Who may send to whom.
-    pub policy: policy::Settings,
-    /// Peers whose PROXY header is required and believed.
-    pub proxy_trusted: Networks,
-    /// How addresses are logged.
-    pub log_addresses: LogAddresses,
-    /// Our name.
-    pub hostname: String,
-    /// Our certificates.
-    pub tls: ServerTls,
-    /// The guarded server.
-    pub backend: Arc<Backend>,
-    /// How much and how often.
-    pub limits: Arc<ClientLimits>,
-    /// The places for sessions.
-    pub places: Arc<Places>,
-    /// Keeps the log of refusals at the door short.
-    pub door_log: DoorLog,
-    /// Where bodies are judged before the backend sees them; `None`: nowhere.
-    pub court: Option<Court>,
-}
-
-/// All that the judgement of bodies needs.
-pub struct Court {
-    /// Who looks at content.
-    pub scanners: Arc<Scanners>,
-    /// What is done about their opinions.
-    pub settings: policy::content::Settings,
-    /// Where messages wait for them.
-    pub spool: Arc<Spool>,
-}
 
 /// Serves one client from its first octet to its last.
 pub async fn serve(service: Arc<Service>, arrival: Arrival) {
@@ -147,9 +75,6 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
         None => journal.cut_off(Busy, &"places run out"),
     }
 }
-
-/// Recipients of one message where `MODE=monitor` lets more come than `RCPT_MAX`.
-const RECIPIENTS_CAP: usize = 10_000;
 
 /// How long the last reply may take to be written and read.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -220,58 +145,8 @@ impl<'a> Session<'a> {
         place: Place,
         journal: Journal,
     ) -> Self {
-        let settings = &service.settings;
-        let mode = service.policy.mode;
-        let recipients_max = usize::try_from(settings.rcpt_max)
-            .unwrap_or(usize::MAX)
-            .min(service.backend.recipients_max());
-        let mut backend = service.backend.keywords().unwrap_or_default();
-        if settings.body_line_max.0.is_some() {
-            // Lines are not counted in chunks.
-            backend.remove("CHUNKING");
-        }
-        let max_size = settings
-            .max_size
-            .map(|size| size.0)
-            .or(backend.size())
-            .unwrap_or(settings::SIZE_FALLBACK);
-        let rules = Rules {
-            hostname: service.hostname.clone(),
-            session_id: id.to_string(),
-            demand: match (listener, settings.tls_require) {
-                (Listener::Submission, _) => Demand::TlsAndAuth,
-                (Listener::Mx, true) => Demand::Tls,
-                (Listener::Mx | Listener::Tls, _) => Demand::Nothing,
-            },
-            backend,
-            allowed: settings
-                .commands_allow
-                .iter()
-                .map(|allowed| allowed.0)
-                .collect(),
-            max_size,
-            recipients_max,
-            recipients_cap: match mode {
-                Mode::Enforce => recipients_max,
-                Mode::Monitor => RECIPIENTS_CAP.min(service.backend.recipients_max()),
-            },
-            errors_max: settings.error_max,
-            junk_max: settings.junk_max,
-            newline: settings.bare_newline,
-            bodies: match service.court {
-                Some(_) => Bodies::Judged,
-                None => Bodies::Relayed,
-            },
-            mode,
-        };
-        let limits = Limits {
-            max_size,
-            line_max: settings.body_line_max.0,
-            newline: settings.bare_newline,
-            pause_max: settings.timeout_data,
-            rate_min: settings.data_rate_min,
-            grace: settings.data_rate_grace,
-        };
+        let rules = service.rules(id, listener);
+        let limits = service.body_limits(rules.max_size);
         let privacy = if listener == Listener::Tls {
             Privacy::Encrypted
         } else {
