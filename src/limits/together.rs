@@ -73,7 +73,7 @@ impl Limits {
             })
             .collect();
         let source = self.key(&self.widths.client(client));
-        let ruling = shared.admit(&source, &charges, &questions).await;
+        let ruling = Box::pin(shared.admit(&source, &charges, &questions)).await;
         let finding = match ruling {
             None | Some(Ruling::Pass) => {
                 permit.seat = Some(Seat {
@@ -119,7 +119,7 @@ impl Limits {
         let buckets: Vec<_> = of(buckets, client).collect();
         let source = self.key(&self.widths.client(client));
         let charges = self.charges(&buckets, limit);
-        let ruling = shared.charge(&source, &charges).await;
+        let ruling = Box::pin(shared.charge(&source, &charges)).await;
         match ruling.and_then(|ruling| self.finding(client, ruling, &buckets, limit)) {
             Some(finding) => Err(finding),
             None => Ok(()),

@@ -58,7 +58,7 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
         () = place.called() => None,
         admitted = timeout(
             service.settings.timeout_handshake,
-            admit(&service, caller, &mut journal),
+            Box::pin(admit(&service, caller, &mut journal)),
         ) => Some(admitted),
     };
     match admitted {
@@ -66,7 +66,7 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
             let _presence = journal.admitted();
             let mut session = Session::new(&service, id, listener, admitted, place, journal);
             let ending = session.run().await;
-            session.finish(ending).await;
+            Box::pin(session.finish(ending)).await;
         }
         Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(FailedHandshake, &reason),
         Some(Ok(Err(NotAdmitted::TurnedAway))) => {}
@@ -174,6 +174,8 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// What is rare and large lives in a box while it lasts: a session that waits
+    /// for a command, as most do, shall be small.
     async fn run(&mut self) -> Ending {
         let opened = self.open().await;
         let mut step = self.machine.advance(opened);
@@ -183,17 +185,17 @@ impl<'a> Session<'a> {
                 Step::Answer(answer) => self.answer(&answer).await,
                 Step::Listen => self.listen().await,
                 Step::Challenge(reply) => self.challenge(&reply).await,
-                Step::Upgrade(reply) => self.upgrade(&reply).await,
+                Step::Upgrade(reply) => Box::pin(self.upgrade(&reply)).await,
                 Step::Judge(question) => self.judge(question).await,
-                Step::Connect => self.connect().await,
+                Step::Connect => Box::pin(self.connect()).await,
                 Step::Exchange(command) => self.exchange(&command).await,
                 Step::ExchangeAuth(line) => self.exchange_auth(&line).await,
-                Step::RelayBody(reply) => self.relay_body(&reply).await,
-                Step::RelayChunk(bdat) => self.relay_chunk(bdat).await,
-                Step::SpoolBody(reply) => self.spool_body(&reply).await,
-                Step::SpoolChunk(bdat) => self.spool_chunk(bdat).await,
-                Step::Weigh => self.weigh().await,
-                Step::DeliverBody => self.deliver_body().await,
+                Step::RelayBody(reply) => Box::pin(self.relay_body(&reply)).await,
+                Step::RelayChunk(bdat) => Box::pin(self.relay_chunk(bdat)).await,
+                Step::SpoolBody(reply) => Box::pin(self.spool_body(&reply)).await,
+                Step::SpoolChunk(bdat) => Box::pin(self.spool_chunk(bdat)).await,
+                Step::Weigh => Box::pin(self.weigh()).await,
+                Step::DeliverBody => Box::pin(self.deliver_body()).await,
                 Step::Discard(octets) => self.discard(octets).await,
                 Step::End(ending) => return ending,
             };
@@ -228,7 +230,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn finish(mut self, ending: Ending) {
+    async fn finish(&mut self, ending: Ending) {
         if let Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) = &ending {
             self.count_offence(refusal);
         }
