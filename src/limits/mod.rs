@@ -10,8 +10,10 @@
 //! Memory is bounded whatever addresses come. The buckets of rates live in
 //! tables that take three quarters of `LIMIT_MEMORY` and never grow; bans take
 //! the last quarter at most; connections at once are counted for sessions that
-//! exist, at about 300 octets a session at worst. With the defaults that is
-//! 16 MiB and 3 MB.
+//! exist, at 300 octets a session at worst. With the defaults that is 16 MiB
+//! and 3 MB; `tests/limiter_memory.rs` and `tests/presence_memory.rs` hold it.
+//! After a reload that changed a rate, the tables of before live as long as the
+//! sessions that know them.
 
 mod bans;
 mod buckets;
@@ -20,6 +22,7 @@ mod prefix;
 mod presence;
 mod rate;
 mod renew;
+mod settings;
 pub mod shared;
 mod table;
 #[cfg(test)]
@@ -31,11 +34,11 @@ pub use bans::{Ban, BanReason};
 pub use places::{Place, Places};
 pub use prefix::{PrefixV4, PrefixV6};
 pub use rate::{Allowance, Rate};
+pub use settings::{ConnMax, Factor, LimitMemory, Settings};
 pub use together::Permit;
-pub use watch::Lifted;
+pub use watch::{Census, Lifted};
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,92 +46,12 @@ use governor::clock::DefaultClock;
 
 use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
-use crate::settings::{LogAddresses, Networks, Size, Value, section};
+use crate::settings::{LogAddresses, Networks};
 use bans::Bans;
 use buckets::Buckets;
 use prefix::Widths;
 use presence::Presence;
 use shared::{Shared, Sharing, Timing};
-
-section! {
-    /// How much and how often.
-    pub struct Settings {
-        /// New connections of a client; above it `421`. Rates are written `60/min`, `60/min burst 20`, `5/10min` or `off`; without a burst, it is the count.
-        conn_rate: Rate = "60/min burst 20", example "60/min burst 20";
-        /// Connections at once of a client; above it `421`. `off` for no bound.
-        conn_max: ConnMax = "20", example "50";
-        /// Connections at once in all. Above 80 % of it, clients that keep Portcullis waiting for ten seconds are closed, those that have done nothing useful yet first and sooner.
-        sessions_max: NonZeroU32 = "10000", example "2000";
-        /// Messages of a client, counted at MAIL; above it `450`.
-        msg_rate: Rate = "120/min burst 60", example "120/min burst 60";
-        /// Recipients of a client, counted at RCPT; above it `452`.
-        rcpt_rate: Rate = "600/min burst 200", example "1000/h burst 100";
-        /// Failed sign-ins of a client; above it the client is banned.
-        auth_fail_rate: Rate = "5/10min", example "10/h";
-        /// Refused connections of a client; above it the client is banned.
-        flood_rate: Rate = "120/min", example "1000/h";
-        /// Sessions of a client that ended over a protocol offence (too many errors, smuggling, talking before the greeting, another protocol); above it the client is banned.
-        offence_rate: Rate = "10/10min", example "off";
-        /// How long a ban lasts; repeated within a day of its end it doubles, up to a day. Banned clients are reset without a word. `0s` for no bans.
-        ban_time: Duration = "1h", example "10min";
-        /// Networks outside all limits per client. Loopback is not exempt by itself.
-        limit_exempt: Networks = "", example "10.0.0.0/8";
-        /// Memory for limits, whatever addresses come. When it is used up nobody is forgotten who is counted, and wider networks decide about newcomers.
-        limit_memory: LimitMemory = "16M", example "64M";
-        /// Width in bits of "a client" in IPv4; /24 networks are counted too.
-        prefix_v4: PrefixV4 = "32", example "24";
-        /// Width in bits of "a client" in IPv6; /48 and /32 networks are counted too.
-        prefix_v6: PrefixV6 = "64", example "56";
-        /// How many times as much as the next narrower one a wider network may.
-        prefix_factor: Factor = "8", example "16";
-        /// Redis or Valkey in which all instances share rates, connections at once and bans; `rediss://` for TLS. When it is slow or gone, each instance's own limits decide. All instances need the same rates.
-        #[secret]
-        redis: Sharing = "off", example "redis://redis.example.org:6379/0";
-    }
-}
-
-/// Connections at once of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnMax(pub Option<NonZeroU32>);
-
-impl Value for ConnMax {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.eq_ignore_ascii_case("off") {
-            return Ok(Self(None));
-        }
-        match NonZeroU32::new(u32::parse(text)?) {
-            Some(most) => Ok(Self(Some(most))),
-            None => Err("would let nobody in; say `off` for no bound".to_owned()),
-        }
-    }
-}
-
-/// A factor of at least 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Factor(pub NonZeroU32);
-
-impl Value for Factor {
-    fn parse(text: &str) -> Result<Self, String> {
-        match NonZeroU32::new(u32::parse(text)?) {
-            Some(factor) if factor.get() <= 1024 => Ok(Self(factor)),
-            _ => Err("is not between 1 and 1024".to_owned()),
-        }
-    }
-}
-
-/// Octets of memory, enough for a few thousand clients at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitMemory(pub usize);
-
-impl Value for LimitMemory {
-    fn parse(text: &str) -> Result<Self, String> {
-        let Size(octets) = Size::parse(text)?;
-        match usize::try_from(octets) {
-            Ok(octets) if (1 << 20..=1 << 34).contains(&octets) => Ok(Self(octets)),
-            _ => Err("is not between 1M and 16G".to_owned()),
-        }
-    }
-}
 
 /// What is charged after a client was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -299,23 +222,6 @@ impl Limits {
         }
     }
 
-    /// Buckets that are not full, networks with a connection open, and charges
-    /// that no table had room for. Reads all tables: for metrics.
-    pub fn census(&self) -> Census {
-        let all = || self.all().flatten();
-        Census {
-            buckets: all().map(Buckets::live).sum(),
-            networks: self.presence.networks(),
-            crowded: all().map(Buckets::crowded).sum(),
-        }
-    }
-
-    /// Where limits are shared and how that goes; `None` where they are not.
-    pub fn sharing(&self) -> Option<(String, shared::Health)> {
-        let shared = self.shared.as_ref()?;
-        Some((shared.url().to_string(), shared.health()))
-    }
-
     /// Forgets bans that are long over and stays in touch with Redis, for ever.
     pub async fn keep_order(self: Arc<Self>) {
         let sweep = async {
@@ -330,18 +236,6 @@ impl Limits {
             }
             None => sweep.await,
         }
-    }
-
-    fn all(&self) -> impl Iterator<Item = Option<&Buckets>> {
-        [
-            self.connections.as_deref(),
-            self.messages.as_deref(),
-            self.recipients.as_deref(),
-            self.auth_failures.as_deref(),
-            self.floods.as_deref(),
-            self.offences.as_deref(),
-        ]
-        .into_iter()
     }
 
     fn not_banned(&self, client: IpAddr) -> Result<(), Finding> {
@@ -400,17 +294,6 @@ fn buckets(rate: Rate, settings: &Settings, widths: &Widths) -> Option<Arc<Bucke
 
 /// How often bans are swept.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// Figures about the tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// Buckets that are not full.
-    pub buckets: usize,
-    /// Networks with a connection open.
-    pub networks: usize,
-    /// Charges that no table had room for, since the start.
-    pub crowded: u64,
-}
 
 fn charge(buckets: Option<&Buckets>, client: IpAddr, limit: Limit) -> Result<(), Finding> {
     let Some(buckets) = buckets else {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::settings::Value;
 
 fn limits(change: impl FnOnce(&mut Settings)) -> Limits {
     let mut settings = Settings::default();

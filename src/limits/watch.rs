@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Ban, Limits};
+use super::buckets::Buckets;
+use super::{Ban, Limits, shared};
 
 /// What came of lifting a ban.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,47 @@ pub enum Lifted {
     NotBanned,
 }
 
+/// Figures about the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Buckets that are not full.
+    pub buckets: usize,
+    /// Networks with a connection open.
+    pub networks: usize,
+    /// Charges that no table had room for, since the start.
+    pub crowded: u64,
+}
+
 impl Limits {
+    /// Buckets that are not full, networks with a connection open, and charges
+    /// that no table had room for. Reads all tables: for metrics.
+    pub fn census(&self) -> Census {
+        let all = || self.all().flatten();
+        Census {
+            buckets: all().map(Buckets::live).sum(),
+            networks: self.presence.networks(),
+            crowded: all().map(Buckets::crowded).sum(),
+        }
+    }
+
+    /// Where limits are shared and how that goes; `None` where they are not.
+    pub fn sharing(&self) -> Option<(String, shared::Health)> {
+        let shared = self.shared.as_ref()?;
+        Some((shared.url().to_string(), shared.health()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = Option<&Buckets>> {
+        [
+            self.connections.as_deref(),
+            self.messages.as_deref(),
+            self.recipients.as_deref(),
+            self.auth_failures.as_deref(),
+            self.floods.as_deref(),
+            self.offences.as_deref(),
+        ]
+        .into_iter()
+    }
+
     /// The bans in force.
     pub fn bans(&self) -> Vec<(IpNet, Ban)> {
         self.bans.list(Instant::now())

@@ -1,0 +1,89 @@
+//! The settings that limits obey.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::prefix::{PrefixV4, PrefixV6};
+use super::rate::Rate;
+use super::shared::Sharing;
+use crate::settings::{Networks, Size, Value, section};
+
+section! {
+    /// How much and how often.
+    pub struct Settings {
+        /// New connections of a client; above it `421`. Rates are written `60/min`, `60/min burst 20`, `5/10min` or `off`; without a burst, it is the count.
+        conn_rate: Rate = "60/min burst 20", example "60/min burst 20";
+        /// Connections at once of a client; above it `421`. `off` for no bound.
+        conn_max: ConnMax = "20", example "50";
+        /// Connections at once in all. Above 80 % of it, clients that keep Portcullis waiting for ten seconds are closed, those that have done nothing useful yet first and sooner.
+        sessions_max: NonZeroU32 = "10000", example "2000";
+        /// Messages of a client, counted at MAIL; above it `450`.
+        msg_rate: Rate = "120/min burst 60", example "120/min burst 60";
+        /// Recipients of a client, counted at RCPT; above it `452`.
+        rcpt_rate: Rate = "600/min burst 200", example "1000/h burst 100";
+        /// Failed sign-ins of a client; above it the client is banned.
+        auth_fail_rate: Rate = "5/10min", example "10/h";
+        /// Refused connections of a client; above it the client is banned.
+        flood_rate: Rate = "120/min", example "1000/h";
+        /// Sessions of a client that ended over a protocol offence (too many errors, smuggling, talking before the greeting, another protocol); above it the client is banned.
+        offence_rate: Rate = "10/10min", example "off";
+        /// How long a ban lasts; repeated within a day of its end it doubles, up to a day. Banned clients are reset without a word. `0s` for no bans.
+        ban_time: Duration = "1h", example "10min";
+        /// Networks outside all limits per client. Loopback is not exempt by itself.
+        limit_exempt: Networks = "", example "10.0.0.0/8";
+        /// Memory for limits, whatever addresses come. When it is used up nobody is forgotten who is counted, and wider networks decide about newcomers.
+        limit_memory: LimitMemory = "16M", example "64M";
+        /// Width in bits of "a client" in IPv4; /24 networks are counted too.
+        prefix_v4: PrefixV4 = "32", example "24";
+        /// Width in bits of "a client" in IPv6; /48 and /32 networks are counted too.
+        prefix_v6: PrefixV6 = "64", example "56";
+        /// How many times as much as the next narrower one a wider network may.
+        prefix_factor: Factor = "8", example "16";
+        /// Redis or Valkey in which all instances share rates, connections at once and bans; `rediss://` for TLS. When it is slow or gone, each instance's own limits decide. All instances need the same rates.
+        #[secret]
+        redis: Sharing = "off", example "redis://redis.example.org:6379/0";
+    }
+}
+
+/// Connections at once of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnMax(pub Option<NonZeroU32>);
+
+impl Value for ConnMax {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Self(None));
+        }
+        match NonZeroU32::new(u32::parse(text)?) {
+            Some(most) => Ok(Self(Some(most))),
+            None => Err("would let nobody in; say `off` for no bound".to_owned()),
+        }
+    }
+}
+
+/// A factor of at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor(pub NonZeroU32);
+
+impl Value for Factor {
+    fn parse(text: &str) -> Result<Self, String> {
+        match NonZeroU32::new(u32::parse(text)?) {
+            Some(factor) if factor.get() <= 1024 => Ok(Self(factor)),
+            _ => Err("is not between 1 and 1024".to_owned()),
+        }
+    }
+}
+
+/// Octets of memory, enough for a few thousand clients at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitMemory(pub usize);
+
+impl Value for LimitMemory {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Size(octets) = Size::parse(text)?;
+        match usize::try_from(octets) {
+            Ok(octets) if (1 << 20..=1 << 34).contains(&octets) => Ok(Self(octets)),
+            _ => Err("is not between 1M and 16G".to_owned()),
+        }
+    }
+}
