@@ -5,16 +5,19 @@
     clippy::indexing_slicing,
     clippy::panic
 )]
+#![allow(unreachable_pub)]
+
+mod support;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use portcullis::policy::content::{Opinion, Word};
+use portcullis::scan::ScanError;
 use portcullis::scan::milter::packet::PACKET_MAX;
 use portcullis::scan::milter::{Milter, MilterAddress, Milters};
-use portcullis::scan::{Message, ScanError};
 use portcullis::settings::Value;
-use portcullis::spool::{Body, Settings, Spool};
+use support::{hold, message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -97,30 +100,6 @@ async fn next_packet(stream: &mut TcpStream) -> Option<u8> {
     packet.first().copied()
 }
 
-async fn hold(content: impl AsRef<[u8]>) -> Body {
-    let spool = Spool::new(&Settings::default()).unwrap();
-    let mut writer = spool.begin();
-    writer.write(content.as_ref()).await.unwrap();
-    writer.finish().await.unwrap()
-}
-
-fn message<'a>(body: &'a Body, recipients: &'a [String]) -> Message<'a> {
-    Message {
-        client: Some("192.0.2.1:4711".parse().unwrap()),
-        hello: "client.example",
-        protocol: "ESMTP",
-        user: None,
-        tls: None,
-        sender: "alice@example.com",
-        recipients,
-        id: "7f3a",
-        hostname: "mx.example.org",
-        trace: b"",
-        hop: b"",
-        body,
-    }
-}
-
 fn address(address: SocketAddr) -> MilterAddress {
     MilterAddress::parse(&format!("inet:{address}")).unwrap()
 }
@@ -133,7 +112,7 @@ async fn opinion_of(
     let (filter, served) = filter(act).await;
     let (body, recipients) = (hold(content).await, ["bob@example.org".to_owned()]);
     let milter = Milter::new(address(filter), 0);
-    let message = message(&body, &recipients);
+    let message = message(&body, &recipients, b"");
     let opinion = timeout(PATIENCE, milter.scan(&message)).await;
     let heard = timeout(PATIENCE, served).await;
     let opinion = opinion.expect("the client is stuck");
@@ -175,7 +154,7 @@ async fn a_filter_that_hangs_up_within_a_packet_has_failed() {
         let (filter, _served) = filter(act).await;
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
         let milter = Milter::new(address(filter), 0);
-        let message = message(&body, &recipients);
+        let message = message(&body, &recipients, b"");
         // It waits for the rest; how long is its caller's affair.
         let waited = timeout(Duration::from_millis(50), milter.scan(&message)).await;
         assert!(waited.is_err(), "at {}", char::from(*step));
@@ -302,7 +281,7 @@ async fn a_silent_filter_holds_nobody_beyond_the_deadline() {
         let (filter, served) = filter(act).await;
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
         let milters = Milters::new(vec![address(filter)]);
-        let message = message(&body, &recipients);
+        let message = message(&body, &recipients, b"");
         let deadline = Duration::from_millis(100);
         assert!(timeout(deadline, milters.scan(&message)).await.is_err());
         // The connection is gone with the one who waited.
@@ -323,7 +302,7 @@ async fn a_filter_that_stops_reading_holds_nobody_beyond_the_deadline() {
     let content = format!("{LETTER}{}", "line\r\n".repeat(3_000_000));
     let (body, recipients) = (hold(content).await, ["bob@example.org".to_owned()]);
     let milter = Milter::new(address(filter), 0);
-    let message = message(&body, &recipients);
+    let message = message(&body, &recipients, b"");
     let start = Instant::now();
     let result = timeout(Duration::from_secs(1), milter.scan(&message)).await;
     assert!(result.is_err() && start.elapsed() < Duration::from_secs(5));
@@ -343,7 +322,7 @@ async fn a_word_is_not_lost_to_a_filter_that_reads_no_goodbye() {
     let content = format!("{LETTER}{}", "line\r\n".repeat(10_000));
     let (body, recipients) = (hold(content).await, ["bob@example.org".to_owned()]);
     let milter = Milter::new(address(filter), 0);
-    let message = message(&body, &recipients);
+    let message = message(&body, &recipients, b"");
     let opinion = timeout(PATIENCE, milter.scan(&message)).await.unwrap();
     assert_eq!(opinion.unwrap().word, Word::Clean);
     served.abort();
@@ -359,7 +338,7 @@ async fn a_filter_that_is_not_there_has_failed() {
         address(nobody),
         MilterAddress::parse("unix:/nonexistent/socket").unwrap(),
     ]);
-    let opinions = milters.scan(&message(&body, &recipients)).await;
+    let opinions = milters.scan(&message(&body, &recipients, b"")).await;
     assert_eq!(opinions.len(), 2);
     for opinion in opinions {
         assert!(matches!(opinion.word, Word::Failed(_)), "{opinion:?}");
@@ -430,7 +409,7 @@ async fn may_be_asked_from_any_thread() {
     let opinions = tokio::spawn(async move {
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
         let milters = Milters::new(vec![address(filter)]);
-        milters.scan(&message(&body, &recipients)).await
+        milters.scan(&message(&body, &recipients, b"")).await
     });
     assert_eq!(opinions.await.unwrap().len(), 1);
 }

@@ -16,10 +16,9 @@ use portcullis::policy::content::{Change, Opinion, Place, Scanner, Word};
 use portcullis::scan::milter::{Milter, MilterAddress, Milters};
 use portcullis::scan::{Message, ScanError};
 use portcullis::settings::Value;
-use portcullis::spool::{Body, Settings, Spool};
 use portcullis::tls::TlsDetails;
 use serde_json::json;
-use support::{Opendkim, Pymilter};
+use support::{Opendkim, Pymilter, hold, message};
 use tokio::time::timeout;
 
 const LETTER: &str = "From: alice@example.com\r\nTo: bob@example.org\r\nSubject: \ttest\r\n folded\r\nX-Old: 1\r\nX-Old: 2\r\n\r\nHello,\r\n\r\n.\r\nbye\r\n";
@@ -27,30 +26,6 @@ const TRACE: &[u8] = b"Received: from client.example ([192.0.2.1])\r\n\tby mx.ex
 
 /// Longer than any of these filters takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn hold(content: impl AsRef<[u8]>) -> Body {
-    let spool = Spool::new(&Settings::default()).unwrap();
-    let mut writer = spool.begin();
-    writer.write(content.as_ref()).await.unwrap();
-    writer.finish().await.unwrap()
-}
-
-fn message<'a>(body: &'a Body, recipients: &'a [String]) -> Message<'a> {
-    Message {
-        client: Some("192.0.2.1:4711".parse().unwrap()),
-        hello: "client.example",
-        protocol: "ESMTP",
-        user: None,
-        tls: None,
-        sender: "alice@example.com",
-        recipients,
-        id: "7f3a",
-        hostname: "mx.example.org",
-        trace: TRACE,
-        hop: TRACE,
-        body,
-    }
-}
 
 fn recipients(paths: &[&str]) -> Vec<String> {
     paths.iter().map(|path| (*path).to_owned()).collect()
@@ -64,7 +39,7 @@ fn milter(address: SocketAddr) -> Milter {
 async fn opinion(address: SocketAddr, content: impl AsRef<[u8]>) -> Result<Opinion, ScanError> {
     let (body, bob) = (hold(content).await, recipients(&["bob@example.org"]));
     let milter = milter(address);
-    let message = message(&body, &bob);
+    let message = message(&body, &bob, TRACE);
     timeout(PATIENCE, milter.scan(&message)).await.unwrap()
 }
 
@@ -98,7 +73,7 @@ async fn libmilter_is_told_everything() {
         user: Some("alice"),
         protocol: "ESMTPSA",
         tls: Some(&tls),
-        ..message(&body, &both)
+        ..message(&body, &both, TRACE)
     };
     let opinion = milter(pymilter.address).scan(&message).await.unwrap();
     let nothing = Opinion {
@@ -183,7 +158,7 @@ async fn libmilter_over_every_kind_of_client_address() {
         let (body, bob) = (hold(LETTER).await, recipients(&["bob@example.org"]));
         let message = Message {
             client: client.map(|client| client.parse().unwrap()),
-            ..message(&body, &bob)
+            ..message(&body, &bob, TRACE)
         };
         let opinion = milter(pymilter.address).scan(&message).await.unwrap();
         assert_eq!(opinion.word, Word::Clean);
@@ -272,7 +247,7 @@ async fn libmilter_refusals_at_every_stage() {
     let refused = recipients(&["bob@example.org", "refused@example.org"]);
     let alone = recipients(&["refused@example.org"]);
     let worded = recipients(&["worded@example.org", "bob@example.org"]);
-    let plain = message(&body, &bob);
+    let plain = message(&body, &bob, TRACE);
     let wordless = Word::Refuse { reply: None };
     let word = async |message: Message<'_>| {
         let opinion = timeout(PATIENCE, milter.scan(&message)).await.unwrap();
@@ -294,13 +269,13 @@ async fn libmilter_refusals_at_every_stage() {
         ..plain
     };
     assert_eq!(word(accepted).await, Word::Clean);
-    assert_eq!(word(message(&body, &alone)).await, wordless);
+    assert_eq!(word(message(&body, &alone, TRACE)).await, wordless);
     assert_eq!(
-        reply(&word(message(&body, &refused)).await),
+        reply(&word(message(&body, &refused, TRACE)).await),
         "550 5.7.1 A content filter refuses <refused@example.org>, so nobody was sent the message\r\n"
     );
     assert_eq!(
-        reply(&word(message(&body, &worded)).await),
+        reply(&word(message(&body, &worded, TRACE)).await),
         "550 5.1.1 No such person\r\n"
     );
 }
@@ -349,14 +324,14 @@ async fn the_first_refusal_of_several_filters_decides() {
         hold(doing(&["add"])).await,
         recipients(&["bob@example.org"]),
     );
-    let opinions = milters.scan(&message(&body, &bob)).await;
+    let opinions = milters.scan(&message(&body, &bob, TRACE)).await;
     let scanners: Vec<_> = opinions.iter().map(|opinion| opinion.scanner).collect();
     assert_eq!(scanners, [0, 1, 2, 3].map(Scanner::Milter));
     assert!(matches!(&opinions[1].word, Word::Failed(why) if why.contains("refused")));
     assert!([0, 2, 3].iter().all(|at| opinions[*at].changes.len() == 1));
 
     let body = hold(doing(&["reject"])).await;
-    let opinions = milters.scan(&message(&body, &bob)).await;
+    let opinions = milters.scan(&message(&body, &bob, TRACE)).await;
     assert_eq!(opinions.len(), 1);
 }
 
@@ -415,7 +390,7 @@ async fn opendkim_signs_for_a_client_that_has_signed_in() {
     let message = Message {
         user: Some("alice"),
         protocol: "ESMTPA",
-        ..message(&body, &bob)
+        ..message(&body, &bob, TRACE)
     };
     let signed = milter(opendkim.address).scan(&message).await.unwrap();
     let [Change::Add { name, value, .. }] = signed.changes.as_slice() else {

@@ -17,9 +17,9 @@ use portcullis::policy::content::{
 use portcullis::scan::{Message, OrOff, ScanTimeout, Scanners, Settings};
 use portcullis::settings::Value;
 use portcullis::smtp::header::Editor;
-use portcullis::spool::{self, Body, Spool};
+use portcullis::spool::Body;
 use portcullis::tls::TlsDetails;
-use support::{Rspamd, letter};
+use support::{Rspamd, hold, letter};
 
 /// The string that every spam filter knows: <https://spamassassin.apache.org/gtube/>.
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n";
@@ -73,12 +73,6 @@ fn scanners(rspamd: &Rspamd, patience: &str) -> Scanners {
     })
 }
 
-async fn body(content: &[u8]) -> Body {
-    let mut writer = Spool::new(&spool::Settings::default()).unwrap().begin();
-    writer.write(content).await.unwrap();
-    writer.finish().await.unwrap()
-}
-
 fn message<'a>(body: &'a Body, recipients: &'a [String]) -> Message<'a> {
     Message {
         client: Some("192.0.2.7:4711".parse().unwrap()),
@@ -97,7 +91,7 @@ fn message<'a>(body: &'a Body, recipients: &'a [String]) -> Message<'a> {
 }
 
 async fn scan(scanners: &Scanners, content: &str) -> Vec<Opinion> {
-    let body = body(content.as_bytes()).await;
+    let body = hold(content).await;
     let recipients = ["bob@example.org".to_owned()];
     scanners.scan(&message(&body, &recipients)).await
 }
@@ -159,7 +153,7 @@ async fn the_facts_of_the_envelope_reach_its_rules() {
     let rspamd = Rspamd::start(RULES);
     let scanners = scanners(&rspamd, "60s");
     let content = letter("facts");
-    let body = body(content.as_bytes()).await;
+    let body = hold(&content).await;
     let recipients = [
         "bob@example.org",
         "postmaster",
@@ -206,7 +200,7 @@ async fn the_facts_of_the_envelope_reach_its_rules() {
 async fn the_null_path_and_an_unknown_client_are_no_fault() {
     let rspamd = Rspamd::start(RULES);
     let content = letter("bounce");
-    let body = body(content.as_bytes()).await;
+    let body = hold(content).await;
     let said = scanners(&rspamd, "60s")
         .scan(&Message {
             client: None,

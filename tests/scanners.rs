@@ -19,7 +19,7 @@ use portcullis::scan::{
 };
 use portcullis::settings::{Size, Value};
 use portcullis::spool::{Body, Settings, Spool};
-use support::{Clamd, EICAR_NAME, Spamd, eicar, gtube, run};
+use support::{Clamd, EICAR_NAME, Spamd, attachment, eicar, gtube, zipped};
 use tokio::time::timeout;
 
 const TRACE: &[u8] = b"Received: from client.test ([192.0.2.1])\r\n\tby mx.example.org; Tue, 24 Nov 2026 10:00:00 +0000\r\n";
@@ -40,12 +40,18 @@ async fn clamd_finds_eicar_plain_encoded_and_zipped() {
             let infected = Word::Infected(EICAR_NAME.to_owned());
             assert_eq!(scan(letter("clean")).await, Word::Clean);
             assert_eq!(scan(letter(&eicar())).await, infected);
-            assert_eq!(scan(attachment(eicar().as_bytes())).await, infected);
             assert_eq!(
-                scan(attachment(&zipped(eicar().as_bytes()))).await,
+                scan(attachment("plain", eicar().as_bytes()).into_bytes()).await,
                 infected
             );
-            assert_eq!(scan(attachment(&zipped(b"clean"))).await, Word::Clean);
+            assert_eq!(
+                scan(attachment("zipped", &zipped(eicar().as_bytes())).into_bytes()).await,
+                infected
+            );
+            assert_eq!(
+                scan(attachment("clean", &zipped(b"clean")).into_bytes()).await,
+                Word::Clean
+            );
             assert_eq!(scan(Vec::new()).await, Word::Clean);
         }
     }
@@ -316,40 +322,6 @@ const HEADER: &str = "Date: Tue, 24 Nov 2026 10:00:00 +0000\r\n\
     Subject: Noon\r\n\
     Message-ID: <1@sender.test>\r\n\
     MIME-Version: 1.0\r\n";
-
-/// A message with an attachment in base64.
-fn attachment(octets: &[u8]) -> Vec<u8> {
-    use base64::Engine;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(octets);
-    let lines: Vec<&str> = encoded
-        .as_bytes()
-        .chunks(76)
-        .map(|line| std::str::from_utf8(line).unwrap())
-        .collect();
-    format!(
-        "{HEADER}Content-Type: multipart/mixed; boundary=cut\r\n\r\n\
-         --cut\r\nContent-Type: text/plain\r\n\r\nSee the file.\r\n\
-         --cut\r\nContent-Type: application/octet-stream; name=file\r\n\
-         Content-Disposition: attachment; filename=file\r\n\
-         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--cut--\r\n",
-        lines.join("\r\n")
-    )
-    .into_bytes()
-}
-
-/// A zip archive of one deflated file.
-fn zipped(octets: &[u8]) -> Vec<u8> {
-    use base64::Engine;
-    const PROGRAM: &str = "import base64, io, sys, zipfile
-archive = io.BytesIO()
-with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as file:
-    file.writestr('file.com', sys.stdin.buffer.read())
-print(base64.b64encode(archive.getvalue()).decode())";
-    let printed = run("python3", &["-c", PROGRAM], octets, Duration::from_secs(20));
-    let printed = printed.assert_success().stdout;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(printed.trim());
-    decoded.unwrap()
-}
 
 #[track_caller]
 fn points(opinion: &Opinion) -> (f64, f64, &[String]) {
