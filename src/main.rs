@@ -9,6 +9,7 @@ use portcullis::check::{self, Fault};
 use portcullis::config::command_line::{self, Command, CommandLine, Depth, Output};
 use portcullis::config::{self, Config};
 use portcullis::demo;
+use portcullis::server::sandbox::Sandbox;
 use portcullis::server::{self, Rooms, ServeError, Sockets, admin, log};
 use portcullis::settings::Problems;
 
@@ -182,6 +183,11 @@ fn start<Job>(config: Config, job: impl FnOnce(Config) -> Job) -> ExitCode
 where
     Job: Future<Output = Result<(), ServeError>>,
 {
+    // Before there is another thread, which would keep what this one gives up.
+    let sandbox = config
+        .server
+        .sandbox
+        .then(|| Sandbox::enter(&config.places()));
     let log = match log::init(&config.log) {
         Ok(guard) => guard,
         Err(error) => {
@@ -189,6 +195,9 @@ where
             return ExitCode::Failed;
         }
     };
+    if let Some(sandbox) = sandbox {
+        sandbox.tell();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -20,6 +20,7 @@ pub(super) fn give(reader: &mut Reader) {
     let Some(path) = Settings::read(reader).and_then(|settings| settings.config) else {
         return;
     };
+    reader.from_file(&path);
     match read(&path) {
         Ok(table) => {
             for (key, value) in table {

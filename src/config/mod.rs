@@ -2,6 +2,7 @@
 //! explains them. What a setting means is known only by the room that obeys it.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
 use crate::{backend, limits, policy, proxy_protocol, scan, server, session, spool, tls};
@@ -9,6 +10,7 @@ use crate::{backend, limits, policy, proxy_protocol, scan, server, session, spoo
 pub mod command_line;
 mod explain;
 pub mod file;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,8 @@ macro_rules! rooms {
         #[derive(Clone, Debug)]
         pub struct Config {
             $($(#[doc = $doc])* pub $room: $Settings,)*
+            /// The files that settings were read from.
+            pub files: Vec<PathBuf>,
         }
 
         /// The settings that exist, room by room.
@@ -41,15 +45,20 @@ macro_rules! rooms {
         #[derive(Clone, Debug)]
         pub struct Parts {
             $($(#[doc = $doc])* pub $room: Option<$Settings>,)*
+            /// The files that settings were read from.
+            pub files: Vec<PathBuf>,
         }
 
         impl Parts {
             fn read(reader: &mut Reader) -> Self {
-                Self { $($room: <$Settings>::read(reader),)* }
+                Self {
+                    $($room: <$Settings>::read(reader),)*
+                    files: reader.files().to_owned(),
+                }
             }
 
             fn whole(self) -> Option<Config> {
-                Some(Config { $($room: self.$room?,)* })
+                Some(Config { $($room: self.$room?,)* files: self.files })
             }
         }
     };
@@ -95,6 +104,7 @@ impl From<Config> for server::Rooms {
             content,
             spool,
             log,
+            files: _,
         } = config;
         Self {
             backend,

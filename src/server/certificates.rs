@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use tokio::task::spawn_blocking;
 
 use super::health::Health;
+use super::sandbox;
 use crate::metrics::{self, Attempt, Reload};
 use crate::tls::{self, CertificateFiles, Loaded, Renewal, ServerTls, TlsError};
 
@@ -87,6 +88,7 @@ impl Watch {
         metrics::get().reloaded(Reload::Certificates, attempt);
         for problem in &problems {
             tracing::error!(%problem, "a certificate cannot be used; what was shown in its place before still is");
+            sandbox::suspect(&problem.to_string());
         }
         if changed && problems.is_empty() {
             tracing::info!("certificates have changed");

@@ -18,7 +18,7 @@ use super::admin::Facts;
 use super::certificates::{Occasion, Watch};
 use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
-use super::{Rooms, ServeError, addresses, log, monitoring, told};
+use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told};
 use crate::backend::Backend;
 use crate::limits::Limits;
 use crate::metrics::{self, Attempt, Reload};
@@ -32,7 +32,7 @@ use crate::spool::Spool;
 pub type Reread = Arc<dyn Fn() -> Result<Rooms, Problems> + Send + Sync>;
 
 /// Settings that only a restart changes, besides those of [`Limits::FIXED`].
-const FIXED: &[&str] = &["hostname", "admin", "run_as", "log_format"];
+const FIXED: &[&str] = &["hostname", "admin", "run_as", "sandbox", "log_format"];
 
 /// How long the first probe of another backend may hold up a reload.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
@@ -105,6 +105,7 @@ impl Running {
                         "settings are not reloaded, the old ones stay in force"
                     );
                 }
+                sandbox::suspect(&told);
             }
         }
         // Whatever came of the settings: who renews a certificate sends HUP.

@@ -40,6 +40,16 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(separator).filter(|item| !item.is_empty())
 }
 
+/// The file that an item stands for.
+fn file_of(item: &str) -> Option<&str> {
+    item.strip_prefix('@')
+}
+
+/// The files that the items of a list may stand for.
+pub(super) fn files_in_list(text: &str) -> impl Iterator<Item = &str> {
+    items(text).filter_map(file_of)
+}
+
 /// The items of a list in which `@/path` stands for the items in that file,
 /// where `#` starts a comment. A file is not looked into for further files.
 ///
@@ -48,7 +58,7 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
 pub fn expand_list(text: &str) -> Result<Vec<String>, String> {
     let mut expanded = Vec::new();
     for item in items(text) {
-        let Some(path) = item.strip_prefix('@') else {
+        let Some(path) = file_of(item) else {
             expanded.push(item.to_owned());
             continue;
         };

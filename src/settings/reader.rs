@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use super::list::files_in_list;
 use super::{Problem, Problems, Spec, Value};
 
 /// Where a value was given.
@@ -51,6 +52,7 @@ struct Given {
 pub struct Reader {
     given: BTreeMap<String, Given>,
     known: Vec<String>,
+    files: Vec<PathBuf>,
     problems: Problems,
 }
 
@@ -110,6 +112,9 @@ impl Reader {
         };
         let text = text.map_err(|what| refuse(None, what))?;
         let text = if spec.secret { &text } else { text.trim() };
+        if !spec.secret {
+            self.files.extend(files_in_list(text).map(PathBuf::from));
+        }
         T::parse(text).map_err(|what| match (text, spec.secret) {
             ("", _) => refuse(
                 Some(""),
@@ -140,6 +145,7 @@ impl Reader {
             return Err(refuse(None, what));
         }
         let path = text.map_err(|what| refuse(None, what))?;
+        self.from_file(&path);
         let content = fs::read_to_string(&path).map_err(|error| {
             let what = format!("names a file that cannot be read: {error}");
             refuse(Some(path), what)
@@ -148,6 +154,16 @@ impl Reader {
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
         let text = Ok(secret.to_owned());
         Ok(Some(Given { origin, text }))
+    }
+
+    /// Remembers that settings are read from this file.
+    pub fn from_file(&mut self, path: impl Into<PathBuf>) {
+        self.files.push(path.into());
+    }
+
+    /// The files that settings have been read from.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Notes a problem that a source had as a whole.
@@ -162,6 +178,7 @@ impl Reader {
             given,
             known,
             mut problems,
+            ..
         } = self;
         for (key, Given { origin, .. }) in given {
             let what = if known.contains(&key) {

@@ -43,6 +43,13 @@ crate::settings::section! {
     }
 }
 
+impl Settings {
+    /// The folder of files.
+    pub fn folder(&self) -> PathBuf {
+        self.spool_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
 /// Octets that are moved to or from a file at a time.
 const CHUNK: usize = 32 * 1024;
 
@@ -89,10 +96,7 @@ impl Spool {
     /// # Errors
     /// When no file can be made there; names the folder.
     pub fn new(settings: &Settings) -> Result<Self, SpoolError> {
-        let dir = settings
-            .spool_dir
-            .clone()
-            .unwrap_or_else(std::env::temp_dir);
+        let dir = settings.folder();
         let disk = Budget::new(settings.spool_disk.0);
         SpoolFile::create(&dir, disk.share()).map_err(|error| {
             let what = format!("no file can be made in {}: {error}", dir.display());

@@ -67,9 +67,14 @@ impl Portcullis {
                 command.env(format!("PORTCULLIS_{name}"), value);
             }
         }
+        // Its own: in its sandbox it may read and write there, and tests keep their
+        // files in the system's.
+        let temporary = folder.path().join("tmp");
+        std::fs::create_dir(&temporary).unwrap();
         let began = Instant::now();
         let child = command
             .current_dir(folder.path())
+            .env("TMPDIR", temporary)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -1,0 +1,232 @@
+//! What is left of the file system for this process: Landlock, where the kernel
+//! has it (5.13).
+//!
+//! The network is not restricted: a reload may bring other listeners, servers and
+//! scanners. Files it may bring too, and those are out of reach then; a restart
+//! lets them in. Reading is allowed by folders, never by single files: who renews
+//! a certificate puts another file in the old one's place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+
+/// The newest form of Landlock whose restrictions are understood here.
+const NEWEST: ABI = ABI::V6;
+
+/// Links that are followed from one path, as the kernel does.
+const LINKS_MAX: usize = 40;
+
+/// What the C library reads when it looks up names of hosts and users, and where
+/// systems keep the authorities that they trust.
+const SYSTEM: &[&str] = &[
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/usr/share/pki",
+];
+
+/// Single files of the system that may be links to somewhere else.
+const SYSTEM_FILES: &[&str] = &["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/cert.pem"];
+
+/// The places that the settings name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Files that are read, now or when settings or certificates are loaded again.
+    pub files: Vec<PathBuf>,
+    /// Folders that are read, with the files that links in them lead to.
+    pub folders: Vec<PathBuf>,
+    /// Folders in which files are made, read and removed.
+    pub writable: Vec<PathBuf>,
+}
+
+/// What came of it, to be logged once there is a log.
+#[derive(Debug)]
+pub struct Sandbox(Result<RestrictionStatus, RulesetError>);
+
+impl Sandbox {
+    /// Gives up all other files, for the calling thread and those that it starts:
+    /// to be called while it is the only one.
+    pub fn enter(places: &Places) -> Self {
+        let restricted = restrict(places);
+        let holds = |status: &RestrictionStatus| status.ruleset != RulesetStatus::NotEnforced;
+        HOLDS.store(restricted.as_ref().is_ok_and(holds), Ordering::Relaxed);
+        Self(restricted)
+    }
+
+    /// Tells the log how much the kernel could do.
+    pub fn tell(&self) {
+        match &self.0 {
+            Ok(status) => match status.ruleset {
+                RulesetStatus::FullyEnforced => {
+                    tracing::info!("sandbox: only the folders that settings name can be read");
+                }
+                RulesetStatus::PartiallyEnforced => {
+                    tracing::info!(
+                        "sandbox: only the folders that settings name can be read; this kernel's Landlock is an older one"
+                    );
+                }
+                RulesetStatus::NotEnforced => {
+                    tracing::info!("sandbox: none, this kernel has no Landlock");
+                }
+            },
+            Err(error) => tracing::warn!(%error, "sandbox: none"),
+        }
+    }
+}
+
+/// Whether this process is in a sandbox: there is no way out of one.
+static HOLDS: AtomicBool = AtomicBool::new(false);
+
+/// Tells the log what to do if the sandbox may be why something failed.
+pub(super) fn suspect(failure: &str) {
+    if HOLDS.load(Ordering::Relaxed) && failure.contains("Permission denied") {
+        tracing::error!(
+            "only files below the folders that settings named at the start can be read (SANDBOX); a restart lets in others"
+        );
+    }
+}
+
+fn restrict(places: &Places) -> Result<RestrictionStatus, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::Signal)?
+        .create()?
+        .add_rules(path_beneath_rules(
+            readable(places),
+            AccessFs::ReadFile | AccessFs::ReadDir,
+        ))?
+        .add_rules(path_beneath_rules(
+            &places.writable,
+            AccessFs::from_all(NEWEST) & !AccessFs::Execute,
+        ))?
+        .restrict_self()
+}
+
+/// The folders below which everything may be read.
+fn readable(places: &Places) -> BTreeSet<PathBuf> {
+    let system_files = SYSTEM_FILES.iter().map(Path::new);
+    let files = places.files.iter().map(PathBuf::as_path);
+    let mut readable: BTreeSet<_> = SYSTEM.iter().map(PathBuf::from).collect();
+    for file in files.chain(system_files) {
+        readable.extend(homes(file));
+    }
+    for folder in &places.folders {
+        readable.insert(existing(folder));
+        // `<name>/fullchain.pem` may lead out of the folder, and the next one of
+        // another name beside where this one leads.
+        for name in entries(folder) {
+            for file in entries(&name).iter().chain([&name]) {
+                let beyond = homes(file).into_iter().skip(1);
+                readable.extend(beyond.flat_map(|home| [folder_of(&home), home]));
+            }
+        }
+    }
+    readable.remove(Path::new("/"));
+    readable
+}
+
+/// The folder that a file is in, and those of the files that it is a link to.
+fn homes(file: &Path) -> Vec<PathBuf> {
+    let mut homes = Vec::new();
+    let mut file = file.to_owned();
+    for _ in 0..LINKS_MAX {
+        homes.push(existing(&folder_of(&file)));
+        let Ok(target) = fs::read_link(&file) else {
+            break;
+        };
+        file = folder_of(&file).join(target);
+    }
+    // Links among the folders on the way to it.
+    homes.extend(fs::canonicalize(&file).map(|file| folder_of(&file)));
+    homes
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// The folder, or the nearest one above it that is there: it may be made later.
+fn existing(folder: &Path) -> PathBuf {
+    let mut folder = folder.to_owned();
+    while !folder.exists() {
+        let above = folder_of(&folder);
+        if above == folder {
+            break;
+        }
+        folder = above;
+    }
+    folder
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn follows_links_to_where_the_next_certificate_will_be() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for folder in ["live/mx", "archive/mx", "elsewhere", "keys"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        fs::write(at("archive/mx/fullchain1.pem"), "").unwrap();
+        let link = at("live/mx/fullchain.pem");
+        symlink("../../archive/mx/fullchain1.pem", link).unwrap();
+        symlink(at("elsewhere/key.pem"), at("keys/key.pem")).unwrap();
+        let readable = readable(&Places {
+            files: vec![at("keys/key.pem")],
+            folders: vec![at("live")],
+            writable: Vec::new(),
+        });
+        let readable: Vec<_> = readable.iter().flat_map(fs::canonicalize).collect();
+        let is_readable = |path: &Path| readable.iter().any(|folder| path.starts_with(folder));
+        for path in ["live", "archive", "keys", "elsewhere"] {
+            assert!(is_readable(&at(path)), "{path}: {readable:?}");
+        }
+        assert!(!is_readable(root.path()), "{readable:?}");
+    }
+
+    #[test]
+    fn waits_for_what_is_not_there_yet_where_it_will_be() {
+        let root = tempfile::tempdir().unwrap();
+        let readable = readable(&Places {
+            files: vec![root.path().join("later/on/ca.pem")],
+            ..Places::default()
+        });
+        assert!(readable.contains(root.path()), "{readable:?}");
+    }
+
+    #[test]
+    fn never_opens_the_whole_file_system() {
+        let readable = readable(&Places {
+            files: vec!["/no-such-folder/file".into(), "/file".into()],
+            folders: vec!["/no-such-folder".into()],
+            writable: Vec::new(),
+        });
+        assert!(!readable.contains(Path::new("/")), "{readable:?}");
+    }
+}
