@@ -2,6 +2,7 @@
 //! thread that writes. Only that thread ever waits for the output.
 
 use std::io::{self, Write};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,6 +16,12 @@ use crate::metrics;
 
 /// Lines that may wait for the output; at some hundred octets a line, 2 MiB or so.
 const WAITING_MAX: usize = 4096;
+
+/// How long lines are gathered before they are written together.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Octets that are written at a time at the most, and one line.
+const AT_ONCE: usize = 64 * 1024;
 
 /// Longest wait for the output at the end of the process.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
@@ -58,23 +65,39 @@ pub(super) fn start(
 }
 
 fn write(exit: &Receiver<Item>, mut output: impl Write, form: LineForm, dropped: &AtomicU64) {
-    while let Ok(item) = exit.recv() {
-        // An output that refuses a line (a closed pipe) leaves nowhere to say
-        // so, and is no reason to stop guarding mail.
-        match item {
-            Item::Line(line) => {
-                let _ = output.write_all(&line);
+    let mut lines = Vec::new();
+    while let Ok(first) = exit.recv() {
+        if matches!(first, Item::Line(_)) {
+            // To wake a thread costs whoever logs more than to write the line: while
+            // this one sleeps, it need not be woken.
+            thread::sleep(GATHER);
+        }
+        for item in iter::once(first).chain(exit.try_iter().take(WAITING_MAX)) {
+            match item {
+                Item::Line(line) => lines.extend_from_slice(&line),
+                Item::Flush(done) => {
+                    put(&mut output, &mut lines);
+                    let _ = output.flush();
+                    let _ = done.try_send(());
+                }
             }
-            Item::Flush(done) => {
-                let _ = output.flush();
-                let _ = done.try_send(());
+            if lines.len() >= AT_ONCE {
+                put(&mut output, &mut lines);
             }
         }
+        put(&mut output, &mut lines);
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let _ = output.write_all(form.dropped(lost).as_bytes());
         }
     }
+}
+
+/// Writes the lines, or loses them: an output that refuses them (a closed pipe)
+/// leaves nowhere to say so, and is no reason to stop guarding mail.
+fn put(output: &mut impl Write, lines: &mut Vec<u8>) {
+    let _ = output.write_all(lines);
+    lines.clear();
 }
 
 impl<'a> MakeWriter<'a> for Queue {

@@ -181,10 +181,12 @@ fn a_blocked_output_blocks_nobody_and_dropped_lines_are_reported() {
     drop(guard);
     let mut shown = 0;
     let mut reported = 0;
-    while let Ok(line) = lines.recv_timeout(Duration::from_millis(500)) {
-        match line.split_once("dropped lines=") {
-            Some((_, count)) => reported += count.trim().parse::<usize>().unwrap(),
-            None => shown += 1,
+    while let Ok(together) = lines.recv_timeout(Duration::from_millis(500)) {
+        for line in together.lines() {
+            match line.split_once("dropped lines=") {
+                Some((_, count)) => reported += count.trim().parse::<usize>().unwrap(),
+                None => shown += 1,
+            }
         }
     }
     assert!(reported > 0);
