@@ -150,7 +150,13 @@ fn homes(file: &Path) -> Vec<PathBuf> {
         file = folder_of(&file).join(target);
     }
     // Links among the folders on the way to it.
-    homes.extend(fs::canonicalize(&file).map(|file| folder_of(&file)));
+    if let Ok(real) = fs::canonicalize(&file) {
+        let real = folder_of(&real);
+        let is_known = |home: &PathBuf| fs::canonicalize(home).is_ok_and(|home| home == real);
+        if !homes.iter().any(is_known) {
+            homes.push(real);
+        }
+    }
     homes
 }
 
