@@ -3,6 +3,7 @@
 //! Only printed values go out; replies are read with bounds of lines, length
 //! and time. Whatever does not parse is a lost backend, never a guess.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -56,6 +57,8 @@ pub struct Conversation {
     /// More came behind the final reply than was asked for: good for that
     /// reply, and for nothing more.
     spoilt: bool,
+    /// What has been sent as a group and not been answered yet.
+    due: VecDeque<Command>,
     /// What the backend offers here.
     pub keywords: Keywords,
     /// How it learnt of the client.
@@ -73,6 +76,7 @@ impl Conversation {
             protocol,
             patience,
             spoilt: false,
+            due: VecDeque::new(),
             keywords: Keywords::default(),
             introduction: Introduction::None,
             tls: None,
@@ -95,22 +99,78 @@ impl Conversation {
     /// # Errors
     /// [`Lost`] when the backend is gone, late or unintelligible.
     pub async fn exchange(&mut self, command: &Command) -> Result<Reply, Lost> {
-        let line = match (command, self.protocol) {
+        self.exchange_first(command, Vec::new()).await
+    }
+
+    /// Sends one command with the rest of its group (RFC 2920 3.1) and awaits the
+    /// reply to the first; those to the rest are due, see
+    /// [`has_sent`](Self::has_sent).
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn exchange_first(
+        &mut self,
+        command: &Command,
+        rest: Vec<Command>,
+    ) -> Result<Reply, Lost> {
+        self.settle().await?;
+        if let Some(said) = self.unasked().await? {
+            return Ok(said);
+        }
+        let mut lines = self.line(command);
+        lines.extend(rest.iter().map(|command| self.line(command)));
+        self.write(lines.as_bytes()).await?;
+        self.due = rest.into();
+        self.reply(self.patience_with(command)).await
+    }
+
+    /// Whether this command has been sent already and its reply is the next.
+    pub fn has_sent(&self, command: &Command) -> bool {
+        self.due.front() == Some(command)
+    }
+
+    /// The reply to the next command of the group that has been sent.
+    ///
+    /// # Errors
+    /// [`Lost`] when the backend is gone, late or unintelligible.
+    pub async fn next_of_group(&mut self) -> Result<Reply, Lost> {
+        let command = self.due.pop_front().ok_or(Lost::Unasked)?;
+        self.reply(self.patience_with(&command)).await
+    }
+
+    /// Whether every command has had its reply.
+    pub fn is_settled(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// Hears the replies to what has been sent for nothing, because something
+    /// before it was refused. So must these be: what was taken would belong to a
+    /// transaction that nobody knows of.
+    async fn settle(&mut self) -> Result<(), Lost> {
+        while !self.is_settled() {
+            let reply = self.next_of_group().await?;
+            if !matches!(reply.code(), 422..=599 | 400..=420) {
+                return Err(Lost::Unasked);
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, command: &Command) -> String {
+        match (command, self.protocol) {
             // RFC 2033 4.1
             (Command::Ehlo(name) | Command::Helo(name), Protocol::Lmtp) => {
                 format!("LHLO {name}\r\n")
             }
             (command, _) => format!("{command}\r\n"),
-        };
-        if let Some(said) = self.unasked().await? {
-            return Ok(said);
         }
-        self.write(line.as_bytes()).await?;
-        let patience = match command {
+    }
+
+    fn patience_with(&self, command: &Command) -> Duration {
+        match command {
             Command::Rset => self.patience.min(RSET_PATIENCE),
             _ => self.patience,
-        };
-        self.reply(patience).await
+        }
     }
 
     /// Sends one line of an AUTH dialogue and awaits the reply.
@@ -193,8 +253,8 @@ impl Conversation {
         let reply = timeout_at(deadline, self.next_reply())
             .await
             .map_err(|_| Lost::TimedOut)??;
-        // One command is in flight, so one reply is due.
-        if self.input.is_empty() {
+        // One reply was due; more may come only where more are.
+        if self.input.is_empty() || !self.is_settled() {
             Ok(reply)
         } else {
             Err(Lost::Unasked)
@@ -218,8 +278,12 @@ impl Conversation {
         }
     }
 
-    /// Says goodbye, and waits a little for the answer.
+    /// Says goodbye, and waits a little for the answer. With replies due nobody
+    /// knows whether it would be a command or part of a message: then it hangs up.
     pub async fn quit(mut self) {
+        if !self.is_settled() {
+            return;
+        }
         let goodbye = async {
             self.write(b"QUIT\r\n").await?;
             self.reply(QUIT_PATIENCE).await

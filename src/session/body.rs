@@ -121,7 +121,18 @@ enum Outlet<'a> {
     Closed(Moved),
 }
 
-impl Outlet<'_> {
+impl<'a> Outlet<'a> {
+    fn to(backend: &'a mut Option<Conversation>) -> Self {
+        let mut outlet = Self::Open(backend);
+        if let Self::Open(Some(conversation)) = &outlet
+            && !conversation.is_settled()
+        {
+            // A reply that is due would be taken for the one to the message.
+            outlet.close(Moved::Lost);
+        }
+        outlet
+    }
+
     fn close(&mut self, why: Moved) {
         if let Self::Open(slot) = self {
             // Dropped, not quit: the backend must see the connection break.
@@ -214,7 +225,7 @@ pub(super) async fn relay(
     limits: Limits,
     trace: &[u8],
 ) -> Relayed {
-    let mut outlet = Outlet::Open(backend);
+    let mut outlet = Outlet::to(backend);
     let mut decoder = Decoder::new(limits.newline, limits.line_max);
     let mut encoder = Encoder::new();
     let mut pace = Pace::new(limits);
@@ -272,7 +283,7 @@ pub(super) async fn relay_chunk(
     checker: &mut ChunkChecker,
     trace: &[u8],
 ) -> Relayed {
-    let mut outlet = Outlet::Open(backend);
+    let mut outlet = Outlet::to(backend);
     let mut pace = Pace::new(limits);
     let mut left = bdat.size;
     let size = bdat

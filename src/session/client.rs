@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::machine::Behind;
+use crate::smtp::command::Command;
 use crate::smtp::line::{LineCutter, LineOffence};
 use crate::smtp::reply::Reply;
 use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails};
@@ -21,6 +22,9 @@ const AUTH_LINE_MAX: usize = 12_288;
 
 /// Room for the commands of most clients; a body brings its own.
 const INPUT_CAPACITY: usize = 2048;
+
+/// Pipelined commands are looked for in so many octets of the buffer.
+const LOOK_AHEAD: usize = 4096;
 
 /// Replies that wait for company are written at this size at the latest, octets.
 const OUTPUT_MAX: usize = 4096;
@@ -106,13 +110,23 @@ impl Client {
                     continue;
                 }
             };
-            let behind = if self.input.is_empty() {
-                Behind::Nothing
-            } else {
-                Behind::Octets
-            };
+            let behind = Behind::of(!self.input.is_empty());
             return Ok(Line { octets, behind });
         }
+    }
+
+    /// The commands that have come already and been left in the buffer, up to what
+    /// is none; each with what is behind it.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = (Command, Behind)> + use<> {
+        let window = self.input.get(..self.input.len().min(LOOK_AHEAD));
+        let mut window = BytesMut::from(window.unwrap_or_default());
+        let (mut cutter, line_max) = (LineCutter::new(), self.line_max);
+        let beyond = self.input.len() > LOOK_AHEAD;
+        std::iter::from_fn(move || {
+            let line = cutter.cut(&mut window, line_max).ok()??;
+            let command = Command::parse(&line).ok()?;
+            Some((command, Behind::of(beyond || !window.is_empty())))
+        })
     }
 
     /// Reads what there is into the buffer. May be dropped without loss.

@@ -11,7 +11,7 @@ use super::client::{Bound, Line};
 use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
 use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
-use crate::smtp::command::{AuthLine, Bdat, Command};
+use crate::smtp::command::{AuthLine, Bdat};
 use crate::smtp::reply::Reply;
 
 impl Session<'_> {
@@ -129,14 +129,6 @@ impl Session<'_> {
         }
     }
 
-    pub(super) async fn exchange(&mut self, command: &Command) -> Event {
-        let answered = match &mut self.backend {
-            Some(conversation) => conversation.exchange(command).await,
-            None => Err(Lost::Closed),
-        };
-        self.answered(answered)
-    }
-
     pub(super) async fn exchange_auth(&mut self, line: &AuthLine) -> Event {
         let answered = match &mut self.backend {
             Some(conversation) => conversation.exchange_auth(line).await,
@@ -145,7 +137,7 @@ impl Session<'_> {
         self.answered(answered)
     }
 
-    fn answered(&mut self, answered: Result<Reply, Lost>) -> Event {
+    pub(super) fn answered(&mut self, answered: Result<Reply, Lost>) -> Event {
         Event::Answered(answered.map_err(|error| {
             tracing::info!(session = %self.id, %error, "backend lost");
             self.backend = None;

@@ -31,9 +31,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 impl Session<'_> {
     pub(super) async fn judge(&mut self, question: Question) -> Event {
+        let verdict = match self.group.verdict(&question) {
+            Some(verdict) => verdict,
+            None => self.verdict(&question).await,
+        };
+        if let Question::Recipient(_, recipient) = question {
+            self.recipient = Some(recipient);
+            self.watch_the_number_of_recipients();
+        }
+        Event::Judged(self.in_force(verdict))
+    }
+
+    /// What limits and policy say; asked twice, limits count twice.
+    pub(super) async fn verdict(&mut self, question: &Question) -> Verdict {
         let limits = Arc::clone(&self.service.limits);
         let client = self.client_address();
-        let counted = match (client, &question) {
+        let counted = match (client, question) {
             (None, _) => Ok(()),
             (Some(client), Question::Message) => limits.charge(client, Charge::Message).await,
             (Some(client), Question::Recipient(..)) => {
@@ -42,23 +55,22 @@ impl Session<'_> {
             (Some(client), Question::SignIn) => limits.may_sign_in(client),
             (Some(client), Question::FailedSignIn) => limits.auth_failed(client).await,
         };
-        let mut verdict = Verdict::Pass;
-        if let Question::Recipient(standing, recipient) = question {
-            let stage = Stage::Recipient {
-                client,
-                standing,
-                recipient: &recipient,
-            };
-            verdict = policy::judge(&self.service.policy, &stage);
-            self.recipient = Some(recipient);
-            self.watch_the_number_of_recipients();
-        }
+        let verdict = match question {
+            Question::Recipient(standing, recipient) => {
+                let stage = Stage::Recipient {
+                    client,
+                    standing: *standing,
+                    recipient,
+                };
+                policy::judge(&self.service.policy, &stage)
+            }
+            Question::Message | Question::SignIn | Question::FailedSignIn => Verdict::Pass,
+        };
         // A limit is temporary: it must not hide a refusal for good.
-        let verdict = match (verdict, counted) {
+        match (verdict, counted) {
             (Verdict::Pass, Err(finding)) => Verdict::Refuse(finding),
             (verdict, _) => verdict,
-        };
-        Event::Judged(self.in_force(verdict))
+        }
     }
 
     /// The client's address; none where a balancer does not name it.

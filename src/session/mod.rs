@@ -11,6 +11,7 @@ mod content;
 mod deeds;
 mod door;
 pub mod events;
+mod group;
 mod id;
 mod journal;
 mod judge;
@@ -44,6 +45,7 @@ use crate::spool;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::{Limits, Pace};
 use client::{Bound, Client, ClientError, Line, Silence};
+use group::Group;
 use journal::Journal;
 use machine::{Answer, Ending, Event, Machine, Privacy, Step};
 use refusal::Refusal;
@@ -91,6 +93,7 @@ struct Session<'a> {
     machine: Machine,
     limits: Limits,
     backend: Option<Conversation>,
+    group: Group,
     chunks: Chunks,
     kept: Kept,
     journal: Journal,
@@ -163,6 +166,7 @@ impl<'a> Session<'a> {
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
+            group: Group::default(),
             chunks: Chunks::new(limits),
             kept: Kept::Nothing,
             journal,

@@ -16,7 +16,7 @@ pub(in crate::session) async fn deliver(
     trace: &[u8],
     edits: Edits,
 ) -> Relayed {
-    let mut outlet = Outlet::Open(backend);
+    let mut outlet = Outlet::to(backend);
     let mut editor = Editor::new(trace, edits);
     let mut encoder = Encoder::new();
     let mut reader = body.reader();

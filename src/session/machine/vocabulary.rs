@@ -81,6 +81,13 @@ pub enum Behind {
     Octets,
 }
 
+impl Behind {
+    /// What lay there.
+    pub fn of(octets: bool) -> Self {
+        if octets { Self::Octets } else { Self::Nothing }
+    }
+}
+
 /// What has happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -168,6 +175,16 @@ pub enum Question {
     SignIn,
     /// The backend has refused a sign-in: may the client stay?
     FailedSignIn,
+}
+
+/// What a command that the client has pipelined will lead to, if all before it is
+/// taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What is asked first; only a [`Verdict::Pass`] leads on.
+    pub question: Option<Question>,
+    /// What the backend is told.
+    pub command: Command,
 }
 
 /// A reply to the client, and whose it is.
