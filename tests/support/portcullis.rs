@@ -163,7 +163,10 @@ impl Portcullis {
         );
     }
 
+    /// The log so far. The program gathers lines for some milliseconds before it
+    /// writes them: to see one that has just been logged, use [`Self::log_with`].
     pub fn log(&self) -> String {
+        std::thread::sleep(Duration::from_millis(30));
         let bytes = std::fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
