@@ -198,7 +198,9 @@ where
     if let Some(sandbox) = sandbox {
         sandbox.tell();
     }
+    // Sessions have threads of their own.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
     {

@@ -3,6 +3,7 @@
 //! A listener that closes takes in first whom the kernel has already let
 //! through: those would be reset.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::crew::Crew;
 use super::handover::Sockets;
 use super::listen::{BACKLOG, ListenAddress, Reserved};
 use super::{ServeError, Settings, addresses};
@@ -36,6 +38,7 @@ pub(super) struct Doors {
     /// What the next session obeys.
     service: Arc<ArcSwap<Service>>,
     sessions: TaskTracker,
+    crew: Arc<Crew>,
 }
 
 /// One open listener.
@@ -88,11 +91,16 @@ pub(super) struct Listening(Vec<(Place, TcpListener)>);
 
 impl Doors {
     /// None yet.
-    pub(super) fn new(service: Arc<ArcSwap<Service>>, sessions: TaskTracker) -> Self {
+    pub(super) fn new(
+        service: Arc<ArcSwap<Service>>,
+        sessions: TaskTracker,
+        crew: Arc<Crew>,
+    ) -> Self {
         Self {
             open: Vec::new(),
             service,
             sessions,
+            crew,
         }
     }
 
@@ -107,6 +115,7 @@ impl Doors {
                 kind: place.0,
                 service: Arc::clone(&self.service),
                 sessions: self.sessions.clone(),
+                crew: Arc::clone(&self.crew),
             };
             self.open.push(Door {
                 place,
@@ -154,6 +163,7 @@ struct Porter {
     kind: Listener,
     service: Arc<ArcSwap<Service>>,
     sessions: TaskTracker,
+    crew: Arc<Crew>,
 }
 
 impl Porter {
@@ -166,7 +176,7 @@ impl Porter {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.welcome(stream),
+                Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) => {
                     if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
                         complained = Some(Instant::now());
@@ -179,10 +189,10 @@ impl Porter {
         self.empty(listener);
     }
 
-    fn welcome(&self, stream: TcpStream) {
+    fn welcome(&self, stream: TcpStream, peer: SocketAddr) {
         let service = self.service.load_full();
-        if let Some(arrival) = knock(&service, stream, self.kind) {
-            self.sessions.spawn(serve(service, arrival));
+        if let Some(arrival) = knock(&service, stream, peer, self.kind) {
+            self.crew.run(serve(service, arrival), &self.sessions);
         }
     }
 
@@ -197,12 +207,12 @@ impl Porter {
         // A flood must not keep it open for ever.
         for _ in 0..2 * BACKLOG {
             match listener.accept() {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let stream = stream
                         .set_nonblocking(true)
                         .and_then(|()| TcpStream::from_std(stream));
                     if let Ok(stream) = stream {
-                        self.welcome(stream);
+                        self.welcome(stream, peer);
                     }
                 }
                 // One who has left already says nothing of those behind.

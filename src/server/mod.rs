@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 mod certificates;
+mod crew;
 mod handover;
 mod health;
 pub mod listen;
@@ -38,6 +39,7 @@ use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::{Bound, Doors};
 use admin::{Admin, Facts};
 use certificates::Watch;
+use crew::Crew;
 use handover::{Notice, notify};
 use health::Health;
 use listen::ListenAddress;
@@ -250,13 +252,13 @@ pub async fn run(
         tokio::spawn(Arc::clone(&places).keep_order()),
     ];
 
-    let sessions = TaskTracker::new();
+    let (sessions, crew) = (TaskTracker::new(), Arc::new(Crew::new()?));
     let mut running = Running {
         started: rooms.clone(),
         rooms,
         hostname,
         reread,
-        doors: Doors::new(Arc::clone(&service), sessions.clone()),
+        doors: Doors::new(Arc::clone(&service), sessions.clone(), crew),
         service,
         sockets,
         certificates,

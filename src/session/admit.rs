@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use tokio::net::TcpStream;
+
 use super::client::Client;
 use super::door::{self, Caller};
 use super::journal::Journal;
@@ -47,12 +49,14 @@ pub(super) async fn admit(
     journal: &mut Journal,
 ) -> Result<Admitted, NotAdmitted> {
     let Caller {
-        mut stream,
+        stream,
         listener,
         peer,
         local,
         permit,
     } = caller;
+    let mut stream =
+        TcpStream::from_std(stream).map_err(|error| NotAdmitted::Failed(error.to_string()))?;
     let mut addresses = (peer, local);
     let mut source = Source::Client;
     if permit.is_none() {
@@ -74,7 +78,7 @@ pub(super) async fn admit(
             Ok(permit) => permit,
             Err(finding) => {
                 let refusal = Refusal::Policy(finding);
-                door::turn_away(service, stream, listener, journal.clone(), refusal);
+                door::turn_away(service, &stream, listener, journal.clone(), refusal);
                 return Err(NotAdmitted::TurnedAway);
             }
         },

@@ -5,7 +5,7 @@
 //! small write. Refusals are counted one by one, but not all of them logged: a
 //! flood must not become a flood of log lines.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub struct Arrival {
 
 /// What is known of a client before its first octet.
 pub(super) struct Caller {
-    pub(super) stream: TcpStream,
+    /// Belongs to no runtime: the session may run on another one than the door.
+    pub(super) stream: net::TcpStream,
     pub(super) listener: Listener,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
@@ -37,12 +38,17 @@ pub(super) struct Caller {
     pub(super) permit: Option<Permit>,
 }
 
-/// Looks at who knocks. `None`: it has been sent away.
-pub fn knock(service: &Service, stream: TcpStream, listener: Listener) -> Option<Arrival> {
+/// Looks at who knocks, from `peer`. `None`: it has been sent away.
+pub fn knock(
+    service: &Service,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: Listener,
+) -> Option<Arrival> {
     // A reply must not wait for the acknowledgement of the last one.
     stream.set_nodelay(true).ok()?;
-    let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
-    let turn_away = |stream, refusal| {
+    let local = stream.local_addr().ok()?;
+    let turn_away = |stream: &TcpStream, refusal| {
         let journal = Journal::new(SessionId::next(), listener, peer, service.log_addresses);
         turn_away(service, stream, listener, journal, refusal);
         None
@@ -58,14 +64,14 @@ pub fn knock(service: &Service, stream: TcpStream, listener: Listener) -> Option
                 would_turn_away(service, journal, finding);
                 Some(Permit::default())
             }
-            Err(finding) => return turn_away(stream, Refusal::Policy(finding)),
+            Err(finding) => return turn_away(&stream, Refusal::Policy(finding)),
         }
     };
     match service.places.take() {
-        None => turn_away(stream, Refusal::Busy),
+        None => turn_away(&stream, Refusal::Busy),
         Some(place) => {
             let caller = Caller {
-                stream,
+                stream: stream.into_std().ok()?,
                 listener,
                 peer,
                 local,
@@ -103,15 +109,15 @@ pub(super) async fn admit(
 }
 
 /// Sends a client away, by one small write or none: where TLS comes first no
-/// word could be read, and the banned are not worth one.
+/// word could be read, and the banned are not worth one. The caller then closes.
 pub(super) fn turn_away(
     service: &Service,
-    stream: TcpStream,
+    stream: &TcpStream,
     listener: Listener,
     mut journal: Journal,
     refusal: Refusal,
 ) {
-    let socket = SockRef::from(&stream);
+    let socket = SockRef::from(stream);
     journal.came(match refusal {
         Refusal::Policy(Finding::Banned { .. }) => Admission::Banned,
         Refusal::Policy(_) => Admission::RefusedLimit,
