@@ -4,10 +4,11 @@
 //! and time. Whatever does not parse is a lost backend, never a guess.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::Introduction;
@@ -15,10 +16,7 @@ use super::address::Protocol;
 use crate::smtp::command::{AuthLine, Command};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::reply::{Reply, ReplyParser};
-use crate::tls::{Stream, TlsDetails};
-
-/// Room for most replies; grows to the parser's bound.
-const INPUT_CAPACITY: usize = 1024;
+use crate::tls::{Stream, TlsDetails, read_some};
 
 /// How long the goodbye may take. Nobody waits for it.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,7 +58,7 @@ pub struct Conversation {
     /// What has been sent as a group and not been answered yet.
     due: VecDeque<Command>,
     /// What the backend offers here.
-    pub keywords: Keywords,
+    pub keywords: Arc<Keywords>,
     /// How it learnt of the client.
     pub introduction: Introduction,
     /// The backend's side of TLS, if any.
@@ -77,7 +75,7 @@ impl Conversation {
             patience,
             spoilt: false,
             due: VecDeque::new(),
-            keywords: Keywords::default(),
+            keywords: Arc::default(),
             introduction: Introduction::None,
             tls: None,
         }
@@ -271,8 +269,7 @@ impl Conversation {
             if let Some(reply) = self.parser.feed(&mut self.input)? {
                 return Ok(reply);
             }
-            self.input.reserve(INPUT_CAPACITY);
-            if self.stream.read_buf(&mut self.input).await? == 0 {
+            if read_some(&mut *self.stream, &mut self.input).await? == 0 {
                 return Err(Lost::Closed);
             }
         }

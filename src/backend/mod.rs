@@ -139,13 +139,15 @@ impl Backend {
 
     /// What all servers that answered their last probe offer. `None` when
     /// none ever did.
-    pub fn keywords(&self) -> Option<Keywords> {
+    pub fn keywords(&self) -> Option<Arc<Keywords>> {
         let mut known = self
             .servers
             .iter()
             .filter_map(|server| server.probed.load_full());
-        let first = known.next()?.keywords.clone();
-        Some(known.fold(first, |all, probed| all.intersection(&probed.keywords)))
+        let first = Arc::clone(&known.next()?.keywords);
+        Some(known.fold(first, |all, probed| {
+            all.intersection(&probed.keywords).into()
+        }))
     }
 
     /// The servers by address, and how they are. Asks nobody.

@@ -219,9 +219,9 @@ impl Backend {
         name: &HeloName,
     ) -> Result<(), OpenError> {
         let mut reply = conversation.exchange(&Command::Ehlo(name.clone())).await?;
-        conversation.keywords = Keywords::parse(&reply);
+        conversation.keywords = Keywords::parse(&reply).into();
         if matches!(reply.code(), 500 | 502 | 504) {
-            conversation.keywords = Keywords::default();
+            conversation.keywords = Keywords::default().into();
             reply = conversation.exchange(&Command::Helo(name.clone())).await?;
         }
         match reply.code() {

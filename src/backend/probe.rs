@@ -15,7 +15,7 @@ use crate::tls::{BackendTls, TlsDetails};
 #[derive(Clone, Debug)]
 pub struct Probed {
     /// What the server offers, inside TLS if there is TLS.
-    pub keywords: Keywords,
+    pub keywords: Arc<Keywords>,
     /// What it makes of TLS.
     pub tls: TlsState,
     /// How it will learn of clients; `None` when it cannot as demanded.

@@ -8,19 +8,19 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::machine::Behind;
 use crate::smtp::command::Command;
 use crate::smtp::line::{LineCutter, LineOffence};
 use crate::smtp::reply::Reply;
-use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails};
+use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails, read_some};
 
 /// Longest AUTH line, octets (RFC 4954 4).
 const AUTH_LINE_MAX: usize = 12_288;
 
-/// Room for the commands of most clients; a body brings its own.
+/// A larger buffer is given back after a body.
 const INPUT_CAPACITY: usize = 2048;
 
 /// Pipelined commands are looked for in so many octets of the buffer.
@@ -131,8 +131,7 @@ impl Client {
 
     /// Reads what there is into the buffer. May be dropped without loss.
     pub(super) async fn fill(&mut self) -> Result<(), ClientError> {
-        self.input.reserve(INPUT_CAPACITY);
-        match self.stream.read_buf(&mut self.input).await? {
+        match read_some(&mut *self.stream, &mut self.input).await? {
             0 => Err(ClientError::Closed),
             _ => Ok(()),
         }
@@ -201,7 +200,14 @@ impl Client {
             return Ok(());
         }
         let write = async {
-            self.stream.write_all_buf(&mut self.output).await?;
+            while !self.output.is_empty() {
+                let written = self.stream.write(&self.output).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                self.output.advance(written);
+            }
+            self.output = BytesMut::new();
             self.stream.flush().await
         };
         Ok(timeout(self.patience, write)

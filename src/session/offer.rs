@@ -8,37 +8,52 @@ use crate::smtp::ehlo::Keywords;
 
 use super::machine::{Privacy, Rules};
 
-/// Extensions without parameters that pass if the backend has them.
-const PLAIN: [&str; 4] = ["8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"];
+/// Extensions that may be offered, in the order of the reply.
+const EXTENSIONS: [&str; 9] = [
+    "PIPELINING",
+    "SIZE",
+    "8BITMIME",
+    "ENHANCEDSTATUSCODES",
+    "DSN",
+    "SMTPUTF8",
+    "CHUNKING",
+    "STARTTLS",
+    "REQUIRETLS",
+];
 
 /// A keyword without parameters.
 const NONE: [&str; 0] = [];
 
+/// Whether the EHLO reply for a client on a line with this privacy names the
+/// extension.
+pub(super) fn offers(rules: &Rules, privacy: Privacy, extension: &str) -> bool {
+    match extension {
+        "PIPELINING" | "SIZE" => true,
+        "8BITMIME" | "ENHANCEDSTATUSCODES" | "DSN" | "SMTPUTF8" => {
+            rules.backend.contains(extension)
+        }
+        "CHUNKING" => chunking(rules),
+        "STARTTLS" => privacy == Privacy::Clear,
+        "REQUIRETLS" => privacy == Privacy::Encrypted && rules.backend.contains(extension),
+        _ => false,
+    }
+}
+
 /// The keywords of the EHLO reply for a client on a line with this privacy.
 pub(super) fn keywords(rules: &Rules, privacy: Privacy) -> Keywords {
     let mut offer = Keywords::default();
-    offer.insert("PIPELINING", NONE);
-    offer.insert("SIZE", [rules.max_size.to_string()]);
-    for keyword in PLAIN
-        .into_iter()
-        .filter(|keyword| rules.backend.contains(keyword))
-    {
-        offer.insert(keyword, NONE);
-    }
-    if chunking(rules) {
-        offer.insert("CHUNKING", NONE);
-    }
-    match privacy {
-        Privacy::Clear => offer.insert("STARTTLS", NONE),
-        Privacy::Encrypted => {
-            let mechanisms = mechanisms(rules);
-            if !mechanisms.is_empty() {
-                offer.insert("AUTH", mechanisms.iter().map(Mechanism::to_string));
-            }
-            if rules.backend.contains("REQUIRETLS") {
-                offer.insert("REQUIRETLS", NONE);
-            }
+    for extension in EXTENSIONS {
+        if !offers(rules, privacy, extension) {
+            continue;
         }
+        match extension {
+            "SIZE" => offer.insert(extension, [rules.max_size.to_string()]),
+            _ => offer.insert(extension, NONE),
+        }
+    }
+    let mechanisms = mechanisms(rules);
+    if privacy == Privacy::Encrypted && !mechanisms.is_empty() {
+        offer.insert("AUTH", mechanisms.iter().map(Mechanism::to_string));
     }
     for verb in rules
         .allowed

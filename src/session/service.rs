@@ -98,7 +98,7 @@ impl Service {
         let mut backend = self.backend.keywords().unwrap_or_default();
         if settings.body_line_max.0.is_some() {
             // Lines are not counted in chunks.
-            backend.remove("CHUNKING");
+            Arc::make_mut(&mut backend).remove("CHUNKING");
         }
         Rules {
             hostname: self.hostname.clone(),

@@ -31,7 +31,7 @@ pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 pub use files::CertificateFiles;
 pub use inspect::{Inspector, Presented};
-pub use stream::Stream;
+pub use stream::{Stream, read_some};
 
 crate::settings::section! {
     /// The certificates that clients are shown, and how old their TLS may be.

@@ -157,7 +157,6 @@ impl Machine {
     }
 
     fn mail_objection(&self, mail: &Mail) -> Option<Refusal> {
-        let offered = offer::keywords(&self.rules, self.privacy);
         let MailParameters {
             size,
             body,
@@ -179,7 +178,7 @@ impl Machine {
         ];
         if let Some((keyword, _)) = needs
             .into_iter()
-            .find(|(keyword, needed)| *needed && !offered.contains(keyword))
+            .find(|(keyword, needed)| *needed && !self.offers(keyword))
         {
             return Some(Refusal::NotOffered(keyword));
         }
@@ -213,6 +212,10 @@ impl Machine {
         }
     }
 
+    fn offers(&self, extension: &str) -> bool {
+        offer::offers(&self.rules, self.privacy, extension)
+    }
+
     fn rcpt_objection(&self, mail: &Mail, taken: usize, rcpt: &Rcpt) -> Option<Refusal> {
         if taken >= self.rules.recipients_cap {
             return Some(Refusal::TooManyRecipients);
@@ -220,9 +223,8 @@ impl Machine {
         if !rcpt.to.is_ascii() && !mail.parameters.smtputf8 {
             return Some(Refusal::NeedsSmtpUtf8);
         }
-        (rcpt.parameters != RcptParameters::default()
-            && !offer::keywords(&self.rules, self.privacy).contains("DSN"))
-        .then_some(Refusal::NotOffered("DSN"))
+        (rcpt.parameters != RcptParameters::default() && !self.offers("DSN"))
+            .then_some(Refusal::NotOffered("DSN"))
     }
 
     /// What a command will lead to that the client has pipelined behind the MAIL or

@@ -23,7 +23,7 @@ fn rules() -> Rules {
         hostname: "mx.test".into(),
         session_id: "ID".into(),
         demand: Demand::Nothing,
-        backend,
+        backend: backend.into(),
         allowed: vec![Verb::Vrfy],
         max_size: 1000,
         recipients_max: 3,

@@ -1,6 +1,8 @@
 //! The words between the machine and the loop: rules, events, steps, and what
 //! they carry.
 
+use std::sync::Arc;
+
 use crate::policy::{Mode, Standing, Verdict};
 use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Verb};
 use crate::smtp::dot::{BareNewline, BodyOffence};
@@ -22,7 +24,7 @@ pub struct Rules {
     /// What MAIL demands on this listener.
     pub demand: Demand,
     /// What the backend offered at the last probe.
-    pub backend: Keywords,
+    pub backend: Arc<Keywords>,
     /// Verbs that are off unless named in `COMMANDS_ALLOW`.
     pub allowed: Vec<Verb>,
     /// Largest message, octets.
@@ -217,7 +219,7 @@ pub struct Lost;
 #[derive(Clone, Debug)]
 pub struct Link {
     /// What it offers to this client.
-    pub keywords: Keywords,
+    pub keywords: Arc<Keywords>,
     /// Whether a later connection could be told who signed in.
     pub relogin: Relogin,
 }

@@ -37,7 +37,7 @@ fn signed_in() -> Identity {
         hostname: "mx.test".into(),
         session_id: "ID".into(),
         demand: Demand::Nothing,
-        backend: backend.clone(),
+        backend: backend.clone().into(),
         allowed: Vec::new(),
         max_size: 1000,
         recipients_max: 3,
@@ -56,7 +56,7 @@ fn signed_in() -> Identity {
         command(b"AUTH PLAIN AHUAcA=="),
         Event::Judged(crate::policy::Verdict::Pass),
         Event::Connected(Ok(Link {
-            keywords: backend,
+            keywords: backend.into(),
             relogin: Relogin::Impossible,
         })),
         Event::Answered(Ok(Reply::new(235, None, "welcome"))),

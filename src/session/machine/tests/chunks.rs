@@ -150,7 +150,7 @@ fn no_chunks_where_they_were_not_offered() {
     without.insert("8BITMIME", [""; 0]);
     for rules in [
         Rules {
-            backend: without.clone(),
+            backend: without.clone().into(),
             ..rules()
         },
         // Repair changes sizes, and a chunk's is told beforehand.
@@ -173,7 +173,7 @@ fn no_chunks_where_they_were_not_offered() {
 fn no_chunks_over_a_connection_that_does_not_take_them() {
     let mut events = transaction();
     events[2] = Event::Connected(Ok(Link {
-        keywords: Keywords::new(),
+        keywords: Keywords::new().into(),
         relogin: Relogin::Impossible,
     }));
     let (mut machine, step) = after(Privacy::Clear, &and(events, &[command("BDAT 5 LAST")]));
