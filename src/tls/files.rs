@@ -159,7 +159,7 @@ impl PemFile {
     /// Reads a file that may not be huge.
     pub(super) fn read(path: &Path) -> Result<Self, TlsError> {
         let mut content = Vec::new();
-        let read = File::open(path).and_then(|file| {
+        let read = open(path).and_then(|file| {
             // One octet more tells a file that is too large from one that fits.
             file.take(SIZE_MAX + 1).read_to_end(&mut content)
         });
@@ -171,6 +171,15 @@ impl PemFile {
             Ok(_) => Err(unreadable(path, io::ErrorKind::FileTooLarge.into())),
             Err(error) => Err(unreadable(path, error)),
         }
+    }
+}
+
+/// Opens what is a file: a FIFO would be waited for, and no reload be heard any more.
+fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is no regular file"))
     }
 }
 

@@ -147,3 +147,21 @@ async fn a_change_of_the_oldest_version_keeps_the_certificates() {
     assert!(meet(&old, &client, "192.0.2.1").await.1.is_ok());
     assert!(meet(&new, &client, "192.0.2.1").await.1.is_err());
 }
+
+/// Whoever opened one for reading would wait for a writer, and never hear HUP
+/// or TERM again.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let world = World::new();
+    world.folder("mx", &["mx.example.org"]);
+    let server = world.server();
+    let chain = world.path("certs/mx/fullchain.pem");
+    fs::remove_file(&chain).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&chain).status();
+    assert!(made.unwrap().success());
+    let (told, hears) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(renew(&server, &world)));
+    let problems = hears.recv_timeout(std::time::Duration::from_secs(60));
+    let problems = problems.unwrap();
+    assert!(problems[0].contains("no regular file"), "{problems:?}");
+}
