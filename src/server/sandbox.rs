@@ -134,7 +134,8 @@ fn readable(places: &Places) -> BTreeSet<PathBuf> {
             }
         }
     }
-    readable.remove(Path::new("/"));
+    // Under whatever name: `certs` that is missing in the root leads to `.`.
+    readable.retain(|folder| fs::canonicalize(folder).is_ok_and(|real| real != Path::new("/")));
     readable
 }
 
@@ -224,6 +225,18 @@ mod tests {
             ..Places::default()
         });
         assert!(readable.contains(root.path()), "{readable:?}");
+    }
+
+    #[test]
+    fn a_relative_folder_that_is_missing_does_not_open_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("/", root.path().join("all")).unwrap();
+        let readable = readable(&Places {
+            folders: vec![root.path().join("all/no-such-folder")],
+            ..Places::default()
+        });
+        let readable: Vec<_> = readable.iter().flat_map(fs::canonicalize).collect();
+        assert!(!readable.contains(&PathBuf::from("/")), "{readable:?}");
     }
 
     #[test]
