@@ -60,7 +60,12 @@ fn no_setting_opens_the_relay_by_accident() {
         problems_of(&[("backend", "10.0.0.5:25"), ("relay", "backend")]),
         ""
     );
-    for everybody in ["0.0.0.0/0", "::/0", "10.0.0.0/8, ::/0"] {
+    for everybody in [
+        "0.0.0.0/0",
+        "::/0",
+        "10.0.0.0/8, ::/0",
+        "0.0.0.0/1, 128.0.0.0/1",
+    ] {
         let [backend, domains] = guarding;
         let problems = problems_of(&[backend, domains, ("relay_nets", everybody)]);
         assert!(problems.contains("open relay"), "{everybody}: {problems}");

@@ -19,9 +19,10 @@ impl Networks {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether a whole address family is in it.
+    /// Whether a whole address family is in it, be it in pieces.
     pub fn holds_everybody(&self) -> bool {
-        self.0.iter().any(|network| network.prefix_len() == 0)
+        let whole = IpNet::aggregate(&self.0);
+        whole.iter().any(|network| network.prefix_len() == 0)
     }
 
     /// Whether nobody is in it.
