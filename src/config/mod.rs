@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::server::listen::ListenAddress;
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
 use crate::{backend, limits, policy, proxy_protocol, scan, server, session, spool, tls};
 
@@ -226,15 +227,20 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
             "is above SPAM_REJECT: what would be marked is refused before",
         );
     }
-    if let Some(server) = &parts.server
-        && server.listen.is_empty()
-        && server.listen_tls.is_empty()
-        && server.listen_submission.is_empty()
-    {
-        complain(
-            "listen",
-            "is off, and so are LISTEN_TLS and LISTEN_SUBMISSION: nobody could connect",
-        );
+    if let Some(server) = &parts.server {
+        if server.listen.is_empty()
+            && server.listen_tls.is_empty()
+            && server.listen_submission.is_empty()
+        {
+            complain(
+                "listen",
+                "is off, and so are LISTEN_TLS and LISTEN_SUBMISSION: nobody could connect",
+            );
+        }
+        for (key, address) in named_twice(server) {
+            let what = format!("names {address}, which another listener has already");
+            complain(key, &what);
+        }
     }
     if let Some(tls) = &parts.tls {
         match (&tls.tls_cert, &tls.tls_key) {
@@ -243,6 +249,29 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
             _ => {}
         }
     }
+}
+
+/// Addresses that more than one listener shall have, with the later one's setting:
+/// the system would let them share it, and give each a part of the clients.
+fn named_twice(server: &server::Settings) -> Vec<(&'static str, ListenAddress)> {
+    let lists = [
+        ("listen", &server.listen),
+        ("listen_tls", &server.listen_tls),
+        ("listen_submission", &server.listen_submission),
+        ("admin", &server.admin),
+    ];
+    let all = lists.map(|(key, list)| list.iter().map(move |address| (key, *address)));
+    let (mut first, mut twice) = (Vec::new(), Vec::new());
+    for (key, address) in all.into_iter().flatten() {
+        if address.0.port() == 0 {
+            // The system chooses a port that is free.
+        } else if first.contains(&address) {
+            twice.push((key, address));
+        } else {
+            first.push(address);
+        }
+    }
+    twice
 }
 
 /// A problem of the setting `key` that its own value does not show.

@@ -91,6 +91,28 @@ fn half_a_certificate_and_no_ear_at_all_are_refused() {
     assert!(problems.contains("PORTCULLIS_LISTEN is off"), "{problems}");
 }
 
+#[test]
+fn no_two_listeners_have_the_same_address() {
+    let guarding = [("backend", "10.0.0.5:25"), ("domains", "example.org")];
+    let wrong = |more: &[(&str, &str)]| problems_of(&[&guarding, more].concat());
+    for more in [
+        [("listen", "[::]:25"), ("listen_tls", "[::]:25")],
+        [("listen_submission", "127.0.0.1:9090"), ("listen", "off")],
+        [("listen", "10.0.0.2:25, 10.0.0.2:25"), ("admin", "off")],
+    ] {
+        let problems = wrong(&more);
+        assert!(
+            problems.contains("another listener"),
+            "{more:?}: {problems}"
+        );
+        assert_eq!(problems.lines().count(), 1, "{more:?}: {problems}");
+    }
+    let more = [("listen", "127.0.0.1:0"), ("listen_tls", "127.0.0.1:0")];
+    assert_eq!(wrong(&more), "", "the system chooses another port for each");
+    let more = [("listen", "[::]:25, 127.0.0.1:25"), ("admin", "off")];
+    assert_eq!(wrong(&more), "", "the system tells them apart");
+}
+
 /// What is wrong when the file holds this, a line each.
 fn problems_of_file(content: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
