@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 
 use super::{SECTIONS, Section, file, gather, judge};
 use crate::settings::clean::Clean;
+use crate::settings::secret::{MASK, without_passwords};
 use crate::settings::{Origin, Problems, Reader, Spec};
-
-/// Stands for what must not be seen.
-const MASK: &str = "***";
 
 /// Every setting, and where it has its value from.
 #[derive(Clone, Debug)]
@@ -79,31 +77,6 @@ fn explained(reader: &Reader, specs: &'static [Spec]) -> Vec<Explained> {
         }
     };
     specs.iter().map(setting).collect()
-}
-
-/// The text with everything masked that stands before the `@` of a URL: no
-/// setting wants a password there, but people write one.
-fn without_passwords(text: &str) -> String {
-    let mut shown = String::new();
-    let mut rest = text;
-    while let Some((before, url)) = rest.split_once("://") {
-        let end = url.find(|c: char| c == ',' || c.is_whitespace());
-        let (url, behind) = url
-            .split_at_checked(end.unwrap_or(url.len()))
-            .unwrap_or((url, ""));
-        shown.push_str(before);
-        shown.push_str("://");
-        match url.rsplit_once('@') {
-            Some((_, host)) => {
-                shown.push_str(MASK);
-                shown.push('@');
-                shown.push_str(host);
-            }
-            None => shown.push_str(url),
-        }
-        rest = behind;
-    }
-    shown + rest
 }
 
 impl Explanation {

@@ -403,6 +403,11 @@ fn explains_no_secret() {
             "PORTCULLIS_RSPAMD",
             "http://user:ge@heim/geheim@scanner:1, x",
         ),
+        (
+            "PORTCULLIS_MILTERS",
+            "inet:[::1]:1, http://user:ge,heim@filter",
+        ),
+        ("PORTCULLIS_BACKEND", "smtp://user:geheim@old:25"),
         ("PORTCULLIS_REDISS", "geheim"),
     ]);
     let explanation = explain([], environment);
@@ -411,8 +416,7 @@ fn explains_no_secret() {
         explanation.json(),
         explanation.problems
     );
-    let shown = text.replace(&explanation.problems.to_string(), "");
-    assert!(!shown.contains("heim"), "{shown}");
+    assert!(!text.contains("heim"), "{text}");
     let masked = Some("***".to_owned());
     let origin = Some(Origin::Environment);
     assert_eq!(

@@ -7,6 +7,7 @@
 
 pub mod clean;
 pub mod privacy;
+pub mod secret;
 pub mod value;
 
 mod host_port;
@@ -14,7 +15,6 @@ mod list;
 mod networks;
 mod problem;
 mod reader;
-mod secret;
 mod section;
 mod size;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::list::files_in_list;
+use super::secret::{MASK, without_passwords};
 use super::{Problem, Problems, Spec, Value};
 
 /// Where a value was given.
@@ -120,8 +121,15 @@ impl Reader {
                 Some(""),
                 "is empty: give a value or leave it unset".to_owned(),
             ),
-            (_, true) => refuse(Some("***"), what),
-            (_, false) => refuse(Some(text), what),
+            (_, true) => refuse(Some(MASK), what),
+            (_, false) => match without_passwords(text) {
+                shown if shown == text => refuse(Some(text), what),
+                // What is wrong may quote a part of it.
+                shown => refuse(
+                    Some(&shown),
+                    "takes no user and password before an @".to_owned(),
+                ),
+            },
         })
     }
 
