@@ -12,6 +12,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -367,7 +369,7 @@ fn bad_files_and_bad_settings_are_told_at_once() {
     );
     let expired = authority.sign_until("old.test", days(-1));
     let ending = authority.sign_until("soon.test", days(3));
-    let pair = |chain: &std::path::Path, key: &std::path::Path, more: &[(&str, &str)]| {
+    let pair = |chain: &Path, key: &Path, more: &[(&str, &str)]| {
         let given = [
             ("BACKEND", "127.0.0.1:25"),
             DOMAINS,
@@ -415,6 +417,36 @@ fn bad_files_and_bad_settings_are_told_at_once() {
     .ends_with(78)
     .has("settings", "error", &["/no/such/file"])
     .has("certificate", "warning", &["self-signed"]);
+}
+
+#[test]
+fn files_are_looked_at_as_the_user_whom_root_becomes() {
+    let authority = Authority::new("check");
+    let readable = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    readable(authority.path(), 0o755);
+    let mine = authority.sign("mx.portcullis.test");
+    let as_nobody = || {
+        let given = [
+            ("BACKEND", "127.0.0.1:25"),
+            DOMAINS,
+            ("TLS_CERT", mine.chain.to_str().unwrap()),
+            ("TLS_KEY", mine.key.to_str().unwrap()),
+            ("RUN_AS", "nobody"),
+        ];
+        Checked::run(&[], &given)
+    };
+    as_nobody()
+        .ends_with(0)
+        .has("certificate", "ok", &["mx.portcullis.test"])
+        .has("sessions", "ok", &[]);
+    readable(&mine.key, 0o600);
+    as_nobody().ends_with(78).has(
+        "certificate",
+        "error",
+        &["mx.portcullis.test.key", "Permission denied"],
+    );
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! Settings and the files that they name. Blocking reads; nobody else is asked.
+//!
+//! Files are looked at as the user whom root would become (`RUN_AS`): the rest of
+//! the process is that user, too.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +21,13 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 pub(super) fn look_at(parts: &Parts, problems: &Problems) -> Vec<Finding> {
     let mut findings = settings(problems);
+    // Root raises the number of descriptors before it becomes somebody else.
+    let sessions = parts.limits.as_ref().map(sessions);
     if let Some(settings) = &parts.server {
+        if let Err(error) = server::drop_privileges(settings) {
+            let text = error.to_string();
+            findings.push(Finding::bad(Fault::Configuration, "privileges", text));
+        }
         let hostname = server::hostname(settings.hostname.as_ref());
         findings.push(self::hostname(hostname.as_str()));
         if let Some(settings) = &parts.tls {
@@ -43,7 +52,7 @@ pub(super) fn look_at(parts: &Parts, problems: &Problems) -> Vec<Finding> {
     {
         findings.push(folder(spool));
     }
-    findings.extend(parts.limits.as_ref().map(sessions));
+    findings.extend(sessions);
     findings
 }
 

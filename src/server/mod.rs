@@ -202,7 +202,7 @@ pub async fn run(
     let admin = Admin::bind(&rooms.server.admin, &mut sockets)?;
     sockets.close_others();
     let places = nofile::places(rooms.limits.sessions_max.get());
-    privileges::drop_to(rooms.server.run_as.as_ref()).map_err(ServeError::Privileges)?;
+    drop_privileges(&rooms.server)?;
 
     let (certificates, tls, loaded) =
         Watch::begin(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
@@ -311,6 +311,14 @@ pub async fn run(
     }
     running.service.load().limits.farewell().await;
     Ok(())
+}
+
+/// Becomes `RUN_AS`, for good, if root runs the process.
+///
+/// # Errors
+/// [`ServeError::Privileges`]: the system does not let it.
+pub fn drop_privileges(settings: &Settings) -> Result<(), ServeError> {
+    privileges::drop_to(settings.run_as.as_ref()).map_err(ServeError::Privileges)
 }
 
 fn monitoring(mode: policy::Mode) {
