@@ -96,7 +96,7 @@ fn a_new_process_takes_over_beside_the_old_one_and_nothing_is_refused_or_lost() 
         new = Some(started);
     });
     let new = new.unwrap();
-    assert!(new.log().contains("another process listens there too"));
+    assert!(new.log().contains("another listener is there too"));
     assert!(new.metric("portcullis_sessions_active{listener=\"mx\"}") >= 0.0);
 }
 

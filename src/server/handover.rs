@@ -54,7 +54,7 @@ impl Sockets {
             return Ok(self.inherited.swap_remove(index).into());
         }
         if self.port == Port::Shared && is_taken(address) {
-            tracing::warn!(%address, "another process listens there too: each gets a part of the clients until one ends");
+            tracing::warn!(%address, "another listener is there too: each gets a part of the clients until one closes");
         }
         address.bind(self.port)
     }

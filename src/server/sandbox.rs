@@ -93,7 +93,7 @@ static HOLDS: AtomicBool = AtomicBool::new(false);
 pub(super) fn suspect(failure: &str) {
     if HOLDS.load(Ordering::Relaxed) && failure.contains("Permission denied") {
         tracing::error!(
-            "only files below the folders that settings named at the start can be read (SANDBOX); a restart lets in others"
+            "permission may be denied by the file's mode (RUN_AS), or by the sandbox (SANDBOX), where only files below the folders that settings named at the start can be read; a restart lets in others"
         );
     }
 }
