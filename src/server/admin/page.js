@@ -186,7 +186,7 @@ function show(data) {
   // Who has scrolled down is reading.
   const reading = at('events').scrollTop > 8;
   set('events-title', reading ? 'Refused last (held until you scroll to the top)' : 'Refused last');
-  if (!reading) draw('events', data.events, event(data.now), 'Nothing has been refused yet.');
+  if (!reading) draw('refusals', data.events, event(data.now), 'Nothing has been refused yet.');
   draw('limits', data.limits, limit, 'None.');
 }
 
