@@ -48,10 +48,7 @@ fn run() -> ExitCode {
         Command::Demo => demo(flags),
         Command::Check { depth, output } => check(flags, depth, output),
         Command::Explain { output } => explain(flags, output),
-        Command::Healthcheck => match load(flags) {
-            Ok(config) => healthcheck(&config),
-            Err(code) => code,
-        },
+        Command::Healthcheck => healthcheck(flags),
         Command::Serve => serve(flags),
     }
 }
@@ -107,13 +104,18 @@ fn demo(flags: Vec<(String, String)>) -> ExitCode {
     }
 }
 
-/// Asks the process that serves with these settings how it is.
-fn healthcheck(config: &Config) -> ExitCode {
+/// Asks the process that serves at this `ADMIN` how it is. What else is set does not
+/// matter: it may have been given by flags, which are not ours.
+fn healthcheck(flags: Vec<(String, String)>) -> ExitCode {
+    let (parts, problems) = config::read(flags, env::vars_os());
+    let Some(server) = parts.server else {
+        return misconfigured(&problems);
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let asked = match runtime {
-        Ok(runtime) => runtime.block_on(admin::ask(&config.server.admin)),
+        Ok(runtime) => runtime.block_on(admin::ask(&server.admin)),
         Err(error) => return failed(&error),
     };
     match asked {
@@ -167,10 +169,6 @@ fn misconfigured(problems: &Problems) -> ExitCode {
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     complain(&format!("{error}\n"));
     ExitCode::Failed
-}
-
-fn load(flags: impl IntoIterator<Item = (String, String)>) -> Result<Config, ExitCode> {
-    told(config::load(flags, env::vars_os()))
 }
 
 /// A configuration, or what is wrong with it on the terminal.

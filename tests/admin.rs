@@ -667,6 +667,9 @@ fn healthcheck_tells_by_its_exit_code_and_says_why() {
     let ready = Portcullis::healthcheck(&settings);
     assert_eq!(ready.status.code(), Some(0), "{}", ready.output());
     assert_eq!(ready.stdout, "ready\n");
+    // What the program was told by flags, this one need not be told.
+    let ready = Portcullis::healthcheck(&[("ADMIN", &admin), ("SPAM_TAG", "no number")]);
+    assert_eq!(ready.status.code(), Some(0), "{}", ready.output());
 
     drop(backend);
     ready_with(&portcullis, 503);

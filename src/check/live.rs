@@ -24,6 +24,9 @@ use crate::tls::{BackendTls, Inspector, Presented};
 /// is not shorter: whoever asks is sitting there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest visit to a backend, which may answer each question late.
+const VISIT: Duration = Duration::from_secs(60);
+
 /// Longest wait for the backend's name to be looked up, for an address that
 /// only makes a sentence complete.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,7 +49,13 @@ pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
                 },
                 policy: parts.policy.clone(),
             };
-            tokio::spawn(visit.pay())
+            let address = visit.address.clone();
+            tokio::spawn(async move {
+                timeout(VISIT, visit.pay()).await.unwrap_or_else(|_| {
+                    let text = format!("{address}: does not answer everything in {VISIT:?}");
+                    vec![Finding::bad(Fault::Unavailable, "backend", text)]
+                })
+            })
         });
         for visit in visits.collect::<Vec<_>>() {
             // What was not looked at to the end must not pass for good.

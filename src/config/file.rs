@@ -1,6 +1,5 @@
 //! The TOML file: flat keys, the names of the settings in lower case.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -39,7 +38,7 @@ pub(super) fn give(reader: &mut Reader) {
 }
 
 fn read(path: &Path) -> Result<Table, String> {
-    let content = fs::read_to_string(path)
+    let content = settings::read_text(path)
         .map_err(|error| format!("names a file that cannot be read: {error}"))?;
     content.parse::<Table>().map_err(|error| {
         // Only the message and the place: the line itself may hold a secret.

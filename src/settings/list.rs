@@ -1,9 +1,9 @@
 //! Lists: items between commas or white space.
 
-use std::fs;
 use std::ops::Deref;
 
 use super::Value;
+use super::file::read_text;
 
 /// Several values of one kind. An empty text and `off` are the empty list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub fn expand_list(text: &str) -> Result<Vec<String>, String> {
             expanded.push(item.to_owned());
             continue;
         };
-        let content = fs::read_to_string(path)
+        let content = read_text(path)
             .map_err(|error| format!("names the file {path:?}, which cannot be read: {error}"))?;
         let lines = content.lines().filter_map(|line| line.split('#').next());
         expanded.extend(lines.flat_map(items).map(str::to_owned));

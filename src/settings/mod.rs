@@ -10,6 +10,7 @@ pub mod privacy;
 pub mod secret;
 pub mod value;
 
+mod file;
 mod host_port;
 mod list;
 mod networks;
@@ -20,6 +21,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use file::read_text;
 pub use host_port::HostPort;
 pub use list::{List, expand_list};
 pub use networks::Networks;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 
+use super::file::read_text;
 use super::list::files_in_list;
 use super::secret::{MASK, without_passwords};
 use super::{Problem, Problems, Spec, Value};
@@ -154,7 +154,7 @@ impl Reader {
         }
         let path = text.map_err(|what| refuse(None, what))?;
         self.from_file(&path);
-        let content = fs::read_to_string(&path).map_err(|error| {
+        let content = read_text(&path).map_err(|error| {
             let what = format!("names a file that cannot be read: {error}");
             refuse(Some(path), what)
         })?;
