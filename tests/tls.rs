@@ -111,6 +111,25 @@ fn tls_min_1_3_refuses_1_2() {
 }
 
 #[test]
+fn chooses_the_cipher_suite_whatever_order_the_client_likes() {
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let tls12 = "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384";
+    let tls13 = "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384";
+    for (server, how) in ways_in(&portcullis) {
+        let old = openssl(server, &[how, &["-tls1_2", "-cipher", tls12]].concat());
+        let chosen = "Cipher is ECDHE-ECDSA-AES256-GCM-SHA384";
+        assert!(old.stdout.contains(chosen), "{}", old.stdout);
+        let new = openssl(
+            server,
+            &[how, &["-tls1_3", "-ciphersuites", tls13]].concat(),
+        );
+        let chosen = "Cipher is TLS_AES_256_GCM_SHA384";
+        assert!(new.stdout.contains(chosen), "{}", new.stdout);
+    }
+}
+
+#[test]
 fn resumes_sessions() {
     let backend = Scripted::start(&[]);
     let portcullis = Portcullis::guarding(backend.address, &[]);
