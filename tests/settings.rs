@@ -45,6 +45,30 @@ fn the_readme_explains_the_settings_that_exist() {
     );
 }
 
+/// Who reads that an attack is defended by a test can run that test.
+#[test]
+fn the_readme_names_tests_that_exist() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let readme = fs::read_to_string(format!("{root}README.md")).unwrap();
+    let (_, rest) = readme.split_once("\n## Security\n").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let mut named = 0;
+    for name in section.split('`').skip(1).step_by(2) {
+        if let Some((file, function)) = name.split_once("::").filter(|(_, name)| *name != "…") {
+            let path = format!("tests/{file}.rs");
+            let text = fs::read_to_string(format!("{root}{path}")).expect(&path);
+            let test = format!("fn {function}(");
+            assert!(text.contains(&test), "{path} has no {test}");
+            named += 1;
+        } else if name.ends_with(".txt") {
+            let path = format!("tests/{name}");
+            assert!(fs::exists(format!("{root}{path}")).unwrap(), "no {path}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "found only {named} names of tests");
+}
+
 #[test]
 fn bad_settings_exit_78_and_are_all_listed() {
     let environment = [

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
+use time::{Duration, OffsetDateTime};
 
 /// A certificate authority with its certificate in a PEM file.
 pub struct Authority {
@@ -22,6 +24,7 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
 
@@ -44,16 +47,18 @@ impl Authority {
 
     /// A certificate for the host `name`.
     pub fn sign(&self, name: &str) -> Certificate {
-        self.sign_until(
-            name,
-            time::OffsetDateTime::now_utc() + time::Duration::days(90),
-        )
+        self.sign_until(name, OffsetDateTime::now_utc() + Duration::days(90))
     }
 
-    /// A certificate for the host `name` that expires.
-    pub fn sign_until(&self, name: &str, not_after: time::OffsetDateTime) -> Certificate {
+    /// A certificate for the host `name` that expires; in all else as the Web's
+    /// authorities make them.
+    pub fn sign_until(&self, name: &str, not_after: OffsetDateTime) -> Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = not_after.min(OffsetDateTime::now_utc()) - Duration::days(1);
         params.not_after = not_after;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let signed = params.signed_by(&key, &self.issuer).unwrap();
