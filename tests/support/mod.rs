@@ -9,6 +9,7 @@
 
 mod attachments;
 mod browser;
+mod cable;
 mod certs;
 mod clamd;
 mod client;
@@ -29,11 +30,13 @@ mod redis;
 mod rspamd;
 mod scanned;
 mod scripted;
+mod senders;
 mod sham;
 mod spamd;
 
 pub use attachments::{attachment, zipped};
 pub use browser::Browser;
+pub use cable::Cable;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};
@@ -53,6 +56,7 @@ pub use redis::Redis;
 pub use rspamd::Rspamd;
 pub use scanned::{hold, message};
 pub use scripted::{Act, Scripted};
+pub use senders::{Attempt, Doors, Senders, sent_by_attempt};
 pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
 
