@@ -33,6 +33,7 @@ mod scripted;
 mod senders;
 mod sham;
 mod spamd;
+mod visitors;
 
 pub use attachments::{attachment, zipped};
 pub use browser::Browser;
@@ -59,6 +60,7 @@ pub use scripted::{Act, Scripted};
 pub use senders::{Attempt, Doors, Senders, sent_by_attempt};
 pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
+pub use visitors::{Paid, Visit, Visitors};
 
 use std::time::{Duration, Instant};
 
