@@ -12,12 +12,11 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{Attempt, Cable, Manner, Options, Portcullis, Postfix, Senders, Sham};
-use support::{between, first_difference, run, sent_by_attempt, wait_for};
+use support::{Account, Attempt, Cable, Manner, Options, Portcullis, Postfix, Senders, Sham};
+use support::{between, run, wait_for};
 
 /// The longest that anything may take that has no deadline of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,114 +57,60 @@ fn expect_readiness(portcullis: &Portcullis, status: u16) {
     assert!(told.is_some(), "never {status}: {:?}", portcullis.ready());
 }
 
-/// What came of all attempts, laid beside what was delivered.
-#[derive(Debug)]
-struct Account {
-    acknowledged: usize,
-    failed: usize,
-    /// Delivered although no 250 was heard.
-    delivered_unheard: usize,
+/// How a backend goes away.
+#[derive(Clone, Copy, Debug)]
+enum Absence {
+    Killed,
+    Stopped,
+    /// Longer than Portcullis waits, and then it does what it was about to do.
+    Frozen,
 }
 
-/// Fails the test unless every attempt that was acknowledged was delivered once, every
-/// other at most once, each whole, and nobody was refused for good.
 #[track_caller]
-fn settle(postfix: &Postfix, attempts: &[Attempt]) -> Account {
-    wait_until_delivered(postfix);
-    let mut copies: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
-    for delivered in postfix.messages(0) {
-        let (head, text) = halves(&delivered);
-        let number = between(&head, "Subject: attempt ", "\r\n").expect(&head);
-        let number = number.parse().unwrap();
-        let queue_id = between(&head, "SMTP id ", "\r\n")
-            .or_else(|| between(&head, "SMTPS id ", "\r\n"))
-            .expect(&head);
-        let sent = sent_by_attempt(number);
-        if let Some(difference) = first_difference(halves(&sent).1, text) {
-            panic!("attempt {number} was not delivered as sent: {difference}");
-        }
-        // Two files of one message are Postfix's own doing: it was killed in between.
-        let taken_as = copies.entry(number).or_default();
-        taken_as.insert(queue_id.to_owned());
-    }
-
-    let mut account = Account {
-        acknowledged: 0,
-        failed: 0,
-        delivered_unheard: 0,
-    };
-    for (number, attempt) in attempts.iter().enumerate() {
-        let taken_as = copies.remove(&number).unwrap_or_default();
-        let told = format!("attempt {number}: {attempt:?}, delivered as {taken_as:?}");
-        assert!(!attempt.bounced(), "refused for good: {told}");
-        if attempt.acknowledged {
-            assert_eq!(taken_as.len(), 1, "{told}");
-            account.acknowledged += 1;
-        } else {
-            assert!(taken_as.len() <= 1, "{told}");
-            account.failed += 1;
-            account.delivered_unheard += taken_as.len();
-        }
-    }
-    assert!(copies.is_empty(), "nobody sent {copies:?}");
-    println!("{account:?}\n{:#?}", reasons(attempts));
-    account
-}
-
-/// Why attempts failed, and how many for each reason.
-fn reasons(attempts: &[Attempt]) -> BTreeMap<String, usize> {
-    let mut reasons = BTreeMap::new();
-    for attempt in attempts.iter().filter(|attempt| !attempt.acknowledged) {
-        let digitless = |letter: char| if letter.is_ascii_digit() { '#' } else { letter };
-        // Behind it stands which session it was.
-        let reason = attempt.failure.split(" [").next().unwrap_or_default();
-        let reason = reason.chars().map(digitless).collect();
-        *reasons.entry(reason).or_default() += 1;
-    }
-    reasons
-}
-
-/// Header and text of a message.
-fn halves(message: &[u8]) -> (String, &[u8]) {
-    let end = message.windows(4).position(|four| four == b"\r\n\r\n");
-    let (head, text) = message.split_at(end.unwrap() + 2);
-    (String::from_utf8_lossy(head).into_owned(), text)
-}
-
-/// Until Postfix has had nothing to deliver for a second.
-#[track_caller]
-fn wait_until_delivered(postfix: &Postfix) {
-    let mut idle_since = None;
-    let delivered = wait_for(PATIENCE, || {
-        if !postfix.is_idle() {
-            idle_since = None;
-            return None;
-        }
-        let since = *idle_since.get_or_insert_with(Instant::now);
-        (since.elapsed() > Duration::from_secs(1)).then_some(())
-    });
-    assert!(delivered.is_some(), "Postfix still has mail to deliver");
-}
-
-#[test]
-fn a_backend_that_is_killed_and_restarted_loses_and_doubles_nothing() {
+fn bear_an_absent_backend(settings: &[(&str, &str)]) {
     let mut postfix = postfix();
-    let portcullis = Portcullis::before(&postfix, &QUICK);
+    let portcullis = Portcullis::before(&postfix, settings);
     let senders = Senders::start(&portcullis);
-    for killed in [true, false, true] {
+    for absence in [
+        Absence::Killed,
+        Absence::Stopped,
+        Absence::Frozen,
+        Absence::Killed,
+    ] {
         senders.send_more(SOME);
-        if killed {
-            postfix.kill();
-        } else {
-            postfix.stop();
+        match absence {
+            Absence::Killed => postfix.kill(),
+            Absence::Stopped => postfix.stop(),
+            Absence::Frozen => postfix.freeze(),
         }
         expect_readiness(&portcullis, 503);
-        postfix.start_again();
+        match absence {
+            Absence::Killed | Absence::Stopped => postfix.start_again(),
+            Absence::Frozen => {
+                // The reply to a whole message is waited for twice as long as others.
+                std::thread::sleep(Duration::from_secs(8));
+                postfix.thaw();
+            }
+        }
         expect_readiness(&portcullis, 200);
     }
     senders.send_more(SOME);
-    let account = settle(&postfix, &senders.finish());
+    let account = Account::settle(&postfix, &senders.finish());
     assert!(account.failed > 0, "the faults hit nobody");
+}
+
+#[test]
+fn a_backend_that_is_killed_stopped_or_frozen_loses_and_doubles_nothing() {
+    bear_an_absent_backend(&QUICK);
+}
+
+#[test]
+fn a_backend_that_goes_away_under_messages_that_are_judged_loses_and_doubles_nothing() {
+    let sham = Sham::start(Manner::Clean);
+    let clamav = sham.address.to_string();
+    let mut settings = QUICK.to_vec();
+    settings.extend([("CLAMAV", clamav.as_str()), ("SPOOL_BUFFER", "64K")]);
+    bear_an_absent_backend(&settings);
 }
 
 #[test]
@@ -193,7 +138,7 @@ fn a_network_that_is_cut_and_loses_packets_loses_and_doubles_no_message() {
     assert!(lost > 0, "no packet was lost");
     senders.send_more(SOME);
     expect_readiness(&portcullis, 200);
-    let account = settle(&postfix, &senders.finish());
+    let account = Account::settle(&postfix, &senders.finish());
     assert!(account.failed > 0, "the faults hit nobody");
 }
 
@@ -231,7 +176,7 @@ fn a_disk_that_fills_up_under_the_spool_costs_452_and_no_message() {
     }
     senders.send_more(SOME);
     expect_readiness(&portcullis, 200);
-    settle(&postfix, &senders.finish());
+    Account::settle(&postfix, &senders.finish());
     // All that those who were refused had taken up is free again.
     std::fs::write(&ballast, vec![0; DISK - (64 << 10)]).unwrap();
 }
@@ -257,7 +202,7 @@ fn a_process_without_file_descriptors_keeps_clients_waiting_and_recovers() {
     }
     senders.send_more(SOME);
     expect_readiness(&portcullis, 200);
-    settle(&postfix, &senders.finish());
+    Account::settle(&postfix, &senders.finish());
     portcullis.log_with("cannot accept; clients wait");
 }
 
@@ -271,20 +216,35 @@ fn limit_descriptors(portcullis: &Portcullis, limit: &str) {
 
 #[test]
 fn a_proxy_that_is_killed_in_mid_traffic_loses_and_doubles_nothing() {
+    kill_the_proxy(&QUICK);
+}
+
+#[test]
+fn a_proxy_that_is_killed_while_it_judges_loses_and_doubles_nothing() {
+    // There are always some that are kept at this moment.
+    let sham = Sham::start(Manner::Late(Duration::from_millis(100)));
+    let clamav = sham.address.to_string();
+    let mut settings = QUICK.to_vec();
+    settings.push(("CLAMAV", &clamav));
+    kill_the_proxy(&settings);
+}
+
+#[track_caller]
+fn kill_the_proxy(settings: &[(&str, &str)]) {
     let postfix = postfix();
-    let mut portcullis = Portcullis::before(&postfix, &QUICK);
+    let mut portcullis = Portcullis::before(&postfix, settings);
     let senders = Senders::start(&portcullis);
     let (mx, tls) = (portcullis.mx.to_string(), portcullis.tls.to_string());
-    let mut settings = vec![("LISTEN", mx.as_str()), ("LISTEN_TLS", tls.as_str())];
-    settings.extend(QUICK);
+    let mut again = settings.to_vec();
+    again.extend([("LISTEN", mx.as_str()), ("LISTEN_TLS", tls.as_str())]);
     for _ in 0..5 {
         senders.send_more(SOME);
         portcullis.kill();
-        portcullis = Portcullis::guarding(postfix.address, &settings);
+        portcullis = Portcullis::guarding(postfix.address, &again);
     }
     senders.send_more(SOME);
     expect_readiness(&portcullis, 200);
-    let account = settle(&postfix, &senders.finish());
+    let account = Account::settle(&postfix, &senders.finish());
     assert!(account.failed > 0, "the faults hit nobody");
 }
 
@@ -327,7 +287,7 @@ fn a_clock_that_jumps_disturbs_nobody() {
         senders.send_more(SOME);
     }
     expect_readiness(&portcullis, 200);
-    let account = settle(&postfix, &senders.finish());
+    let account = Account::settle(&postfix, &senders.finish());
     assert_eq!(account.failed, 0);
 }
 

@@ -7,6 +7,7 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod account;
 mod attachments;
 mod browser;
 mod cable;
@@ -35,6 +36,7 @@ mod sham;
 mod spamd;
 mod visitors;
 
+pub use account::Account;
 pub use attachments::{attachment, zipped};
 pub use browser::Browser;
 pub use cable::Cable;

@@ -125,8 +125,22 @@ impl Postfix {
 
     /// Ends it and all its services at once, wherever they are.
     pub fn kill(&mut self) {
-        let _ = killpg(Pid::from_raw(self.master.id() as i32), Signal::SIGKILL);
+        self.signal_all(Signal::SIGKILL);
         drop(self.master.wait());
+    }
+
+    /// Its sockets stay open and nobody answers there.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on where it was.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let _ = killpg(Pid::from_raw(self.master.id() as i32), signal);
     }
 
     /// Ends it as an admin would.
