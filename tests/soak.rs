@@ -33,10 +33,12 @@ const SETTINGS: &[(&str, &str)] = &[
 /// Of all the time: until every table, pool and page that is kept has been used.
 const WARM_UP: f64 = 0.3;
 
-/// What may be more in the last third than in the first, by their medians.
-const MORE_MEMORY: u64 = 1536 << 10;
+/// What may be more in the last third than in the first, by their medians. Memory: what
+/// the limiter may take for those who are banned, and as much again. Threads: the pool
+/// for what blocks has as many as there were files to write at one time.
+const MORE_MEMORY: u64 = 2 << 20;
 const MORE_DESCRIPTORS: usize = 60;
-const MORE_THREADS: usize = 8;
+const MORE_THREADS: usize = 12;
 
 const SAMPLES: u32 = 150;
 const TICK: Duration = Duration::from_millis(100);
