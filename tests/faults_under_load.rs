@@ -276,11 +276,11 @@ fn a_clock_that_jumps_disturbs_nobody() {
     );
     portcullis.log_with("backend probed");
     let senders = Senders::start(&portcullis);
-    for (jump, year) in [("+4000d", 1), ("-4000d", -1), ("+3h", 0), ("+0", 0)] {
+    for (jump, year) in [("+4000d", 1), ("-4000d", -1), ("+0", 0)] {
         let now = this_year();
         set(&clock, jump);
         let jumped = wait_for(PATIENCE, || {
-            let last = last_year(&portcullis.log());
+            let last = last_year(&portcullis.log())?;
             ((last - now).signum() == year).then_some(())
         });
         assert!(jumped.is_some(), "{jump}: {}", portcullis.log());
@@ -302,11 +302,13 @@ fn this_year() -> i32 {
     time::OffsetDateTime::now_utc().year()
 }
 
-/// The year of the last line of this log.
-fn last_year(log: &str) -> i32 {
-    let line = log.lines().last().unwrap_or_default();
-    let year = between(line, "\"timestamp\":\"", "-").expect(line);
-    year.parse().unwrap()
+/// The year of the last line of this log that has been written whole.
+fn last_year(log: &str) -> Option<i32> {
+    let mut lines = log.lines().rev();
+    lines.find_map(|line| {
+        let year = between(line, "\"timestamp\":\"", "-")?;
+        year.parse().ok()
+    })
 }
 
 /// The library of Debian's package `libfaketime`.
