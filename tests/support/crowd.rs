@@ -41,16 +41,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guest<S> {
         }
     }
 
+    /// The connection, for a handshake; nothing may have come yet that was not read.
+    pub fn into_stream(self) -> S {
+        assert_eq!(self.stream.buffer(), b"");
+        self.stream.into_inner()
+    }
+
     /// The last line of the next reply.
     pub async fn reply(&mut self) -> io::Result<String> {
+        let reply = self.whole_reply().await?;
+        Ok(reply.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// All lines of the next reply.
+    pub async fn whole_reply(&mut self) -> io::Result<String> {
+        let (mut reply, mut begin) = (String::new(), 0);
         loop {
-            let mut line = String::new();
-            if within(self.stream.read_line(&mut line)).await? == 0 {
+            if within(self.stream.read_line(&mut reply)).await? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return Ok(line.trim_end().to_owned());
+            if reply.as_bytes().get(begin + 3) != Some(&b'-') {
+                return Ok(reply);
             }
+            begin = reply.len();
         }
     }
 

@@ -7,8 +7,10 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod account;
 mod attachments;
 mod browser;
+mod cable;
 mod certs;
 mod clamd;
 mod client;
@@ -29,11 +31,15 @@ mod redis;
 mod rspamd;
 mod scanned;
 mod scripted;
+mod senders;
 mod sham;
 mod spamd;
+mod visitors;
 
+pub use account::Account;
 pub use attachments::{attachment, zipped};
 pub use browser::Browser;
+pub use cable::Cable;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
 pub use client::{Smtp, trusting_config};
@@ -53,8 +59,10 @@ pub use redis::Redis;
 pub use rspamd::Rspamd;
 pub use scanned::{hold, message};
 pub use scripted::{Act, Scripted};
+pub use senders::{Attempt, Doors, Senders, sent_by_attempt};
 pub use sham::{Manner, Sham};
 pub use spamd::{Spamd, gtube};
+pub use visitors::{Paid, Visit, Visitors};
 
 use std::time::{Duration, Instant};
 

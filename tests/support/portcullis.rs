@@ -37,6 +37,13 @@ impl Portcullis {
     /// of free loopback ports, and waits for its greeting.
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_under(&[], settings)
+    }
+
+    /// The same, by way of another program that becomes this one: `launcher` is its
+    /// name and its words.
+    #[track_caller]
+    pub fn start_under(launcher: &[&str], settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let address = |name| {
@@ -53,7 +60,7 @@ impl Portcullis {
             ("ADMIN", admin.to_string()),
         ];
         let unlimited = UNLIMITED.map(|(name, value)| (name, value.to_owned()));
-        let mut command = command(settings);
+        let mut command = command_under(launcher, settings);
         // What its file says is not said by the environment too, which is stronger.
         let file = settings.iter().find(|(name, _)| *name == "CONFIG");
         let file = file.and_then(|(_, path)| std::fs::read_to_string(path).ok());
@@ -243,6 +250,24 @@ impl Portcullis {
         self.child.id()
     }
 
+    /// Ends it at once, without a goodbye.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// How many files it has open, sockets included.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        let folder = format!("/proc/{}/task", self.child.id());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);
@@ -268,15 +293,20 @@ impl Portcullis {
 
 impl Drop for Portcullis {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 
 /// The program with a clean environment: no setting but those of the test.
 fn command(settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(BINARY);
+    command_under(&[], settings)
+}
+
+fn command_under(launcher: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut words = launcher.iter().chain(&[BINARY]);
+    let mut command = Command::new(words.next().unwrap());
     command
+        .args(words)
         .env_clear()
         .env("PORTCULLIS_HOSTNAME", "mx.portcullis.test")
         .env("PORTCULLIS_LOG_FORMAT", "json");

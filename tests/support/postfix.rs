@@ -1,7 +1,7 @@
 //! A real Postfix as the guarded server: one instance per value of `Postfix`.
 //!
-//! It trusts all of 127.0.0.0/8 as its own network, which makes it an open relay
-//! towards anything that connects from this machine: what a careless backend is to
+//! It trusts all of 127.0.0.0/8 as its own network, and the hosts at cables, which
+//! makes it an open relay towards anything that connects from this machine: what a careless backend is to
 //! its proxy. Foreign mail that it takes is discarded, never sent.
 //!
 //! Postfix can only be started by root.
@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
-use super::{Certificate, Smtp, free_address, run, wait_for};
+use super::{Cable, Certificate, Smtp, free_address, run, wait_for};
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
 const NOBODY: u32 = 65534;
@@ -65,6 +65,8 @@ pub struct Options<'a> {
     pub certificate: Option<&'a Certificate>,
     /// More lines for `main.cf`.
     pub extra: &'a str,
+    /// It runs on the host at the far end.
+    pub behind: Option<&'a Cable>,
 }
 
 pub struct Postfix {
@@ -72,6 +74,8 @@ pub struct Postfix {
     /// Speaks TLS from the first octet, if there is a certificate.
     pub wrapped: SocketAddr,
     learns: Learns,
+    /// The network namespace that it runs in.
+    host: Option<String>,
     folder: tempfile::TempDir,
     master: Child,
 }
@@ -86,7 +90,10 @@ impl Postfix {
         );
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        let address = free_address();
+        let mut address = free_address();
+        if let Some(cable) = options.behind {
+            address.set_ip(cable.far.into());
+        }
         lay_out(root);
         if !options.users.is_empty() {
             write_users(root, options.users);
@@ -102,30 +109,64 @@ impl Postfix {
         listener.push_str(SERVICES);
         write_cold(&root.join("etc/master.cf"), &listener);
 
-        // With -d it stays our child. As the leader of a process group of its own it
-        // takes its services along when it ends, and nobody else.
-        let master = Command::new(format!("{DAEMONS}/master"))
-            .arg("-d")
-            .arg("-c")
-            .arg(root.join("etc"))
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(root.join("master.stderr")).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("cannot start postfix: {error} (tests/run installs it)")
-            });
-
+        let host = options.behind.map(|cable| cable.host.clone());
+        let master = master(root, host.as_deref());
         let mut postfix = Self {
             address,
             wrapped,
             learns: options.learns,
+            host,
             folder,
             master,
         };
         postfix.wait_until_it_answers();
         postfix
+    }
+
+    /// Ends it and all its services at once, wherever they are.
+    pub fn kill(&mut self) {
+        self.signal_all(Signal::SIGKILL);
+        drop(self.master.wait());
+    }
+
+    /// Its sockets stay open and nobody answers there.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on where it was.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let _ = killpg(Pid::from_raw(self.master.id() as i32), signal);
+    }
+
+    /// Ends it as an admin would.
+    pub fn stop(&mut self) {
+        let master = Pid::from_raw(self.master.id() as i32);
+        let _ = kill(master, Signal::SIGTERM);
+        let ended = wait_for(Duration::from_secs(5), || {
+            self.master.try_wait().ok().flatten()
+        });
+        if ended.is_none() {
+            self.kill();
+        }
+    }
+
+    /// Once it has ended, at the same address, with what it had taken on.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.master = master(self.folder.path(), self.host.as_deref());
+        self.wait_until_it_answers();
+    }
+
+    /// Whether there is no message that it has taken on and not delivered.
+    pub fn is_idle(&self) -> bool {
+        let queues = ["maildrop", "incoming", "active", "deferred"];
+        let spool = self.folder.path().join("spool");
+        queues.iter().all(|queue| is_empty(&spool.join(queue)))
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -222,16 +263,48 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        let master = Pid::from_raw(self.master.id() as i32);
-        let _ = kill(master, Signal::SIGTERM);
-        let ended = wait_for(Duration::from_secs(5), || {
-            self.master.try_wait().ok().flatten()
-        });
-        if ended.is_none() {
-            let _ = killpg(master, Signal::SIGKILL);
-            drop(self.master.wait());
+        // A child that has ended may have given its number away.
+        if matches!(self.master.try_wait(), Ok(None)) {
+            self.stop();
         }
     }
+}
+
+/// With -d it stays our child. As the leader of a process group of its own it takes
+/// its services along when it ends, and nobody else.
+#[track_caller]
+fn master(root: &Path, host: Option<&str>) -> Child {
+    let master = format!("{DAEMONS}/master");
+    let mut command = match host {
+        // Becomes the program that it is to run.
+        Some(host) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", host, &master]);
+            command
+        }
+        None => Command::new(master),
+    };
+    command
+        .arg("-d")
+        .arg("-c")
+        .arg(root.join("etc"))
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(root.join("master.stderr")).unwrap())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start postfix: {error} (tests/run installs it)"))
+}
+
+/// A file that may not be executed is no message yet: whoever wrote it was killed.
+fn is_empty(queue: &Path) -> bool {
+    let mut entries = fs::read_dir(queue).unwrap().flatten();
+    entries.all(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => is_empty(&entry.path()),
+        Ok(data) => data.permissions().mode() & 0o100 == 0,
+        // It may have moved to a queue that was looked at before.
+        Err(_) => false,
+    })
 }
 
 /// The folders that `postfix start` would make, with the owners it would give them.
@@ -293,7 +366,7 @@ maillog_file_prefixes = {root}
 myhostname = backend.portcullis.test
 myorigin = example.org
 mydestination =
-mynetworks = 127.0.0.0/8
+mynetworks = 127.0.0.0/8 198.18.0.0/15
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
@@ -314,7 +387,7 @@ smtpd_recipient_restrictions = check_recipient_access static:{{INFO heard}}
 "
     );
     match options.learns {
-        Learns::ByXclient => text.push_str("smtpd_authorized_xclient_hosts = 127.0.0.0/8\n"),
+        Learns::ByXclient => text.push_str("smtpd_authorized_xclient_hosts = $mynetworks\n"),
         Learns::ByProxyHeader => text.push_str("smtpd_upstream_proxy_protocol = haproxy\n"),
         Learns::Nothing => {}
     }
