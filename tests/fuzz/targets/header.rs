@@ -55,7 +55,10 @@ fn is_empty_line(line: &[u8]) -> bool {
 /// A field name in lower case, unless the line is no field.
 fn name(line: &[u8]) -> Option<String> {
     let colon = line.iter().position(|octet| *octet == b':')?;
-    let name = line[..colon].trim_ascii_end();
+    let mut name = &line[..colon];
+    while let [start @ .., b' ' | b'\t'] = name {
+        name = start;
+    }
     let fits = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
     fits.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
 }

@@ -13,7 +13,7 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     std::env::temp_dir().join(format!("portcullis-fuzz-{}.toml", std::process::id()))
 });
 
-/// Lines `NAME=value`, and behind a line `---` the TOML file.
+// Lines `NAME=value`, and behind a line `---` the TOML file.
 fuzz_target!(|text: &str| {
     // Whoever configures may name any file, an endless one too; not so here.
     if text.contains('@') || text.to_ascii_lowercase().contains("_file") {
