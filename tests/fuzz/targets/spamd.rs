@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(rules.len() <= 200);
                 rules.iter().for_each(|rule| assert_one_line(rule));
                 for change in opinion.changes {
-                    assert_eq!(change.clone().checked(), Ok(change));
+                    assert!(change.checked().is_ok());
                 }
             }
             Err(error) => assert_one_line(&error.to_string()),
