@@ -63,6 +63,6 @@ fuzz_target!(|data: &[u8]| {
     let enhanced = has_class.then_some(EnhancedCode::new(class, 7, 1));
     check(&Reply::new(code, enhanced, &text));
     let mut lines = Reply::multiline(code, enhanced, text.split('|'));
-    lines.append(&text);
+    lines.append(&format!(" [{text}]"));
     check(&lines);
 });
