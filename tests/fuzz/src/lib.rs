@@ -1,5 +1,8 @@
 //! What the fuzz targets share: how octets are cut into reads, how a future is
-//! run, and what no text for the other side may hold.
+//! run, what no text for the other side may hold, and the world around a session.
+
+pub mod backend;
+pub mod events;
 
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
