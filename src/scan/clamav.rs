@@ -89,8 +89,11 @@ async fn write_chunk(writer: &mut (impl AsyncWrite + Unpin), octets: Bytes) -> i
 }
 
 /// Reads `stream: OK`, `stream: <name> FOUND` or `<what> ERROR`, with the NUL
-/// that ends the answer to a `z` command.
-fn word(answer: &[u8]) -> Result<Word, ScanError> {
+/// that ends the answer to a `z` command. No I/O.
+///
+/// # Errors
+/// When it reports a failure or is unintelligible, and [`ScanError::TooLarge`].
+pub fn word(answer: &[u8]) -> Result<Word, ScanError> {
     let Some(line) = answer.strip_suffix(b"\0") else {
         return Err(nonsense("its answer is cut off", answer));
     };

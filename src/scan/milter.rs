@@ -37,6 +37,7 @@ pub use address::MilterAddress;
 
 use super::{Message, ScanError};
 use crate::policy::content::{Opinion, Scanner, Word};
+use crate::tls::Stream;
 use dialogue::Dialogue;
 
 /// One filter.
@@ -71,7 +72,19 @@ impl Milter {
     /// # Errors
     /// [`ScanError`] when it is down or does not keep to the protocol.
     pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
-        let mut dialogue = Dialogue::open(&self.address).await?;
+        self.scan_on(self.address.connect().await?, message).await
+    }
+
+    /// Asks it on a connection that is open already and of no use afterwards.
+    ///
+    /// # Errors
+    /// As [`Milter::scan`].
+    pub async fn scan_on(
+        &self,
+        connection: Box<dyn Stream>,
+        message: &Message<'_>,
+    ) -> Result<Opinion, ScanError> {
+        let mut dialogue = Dialogue::open(connection).await?;
         let (word, changes) = dialogue.judge(message).await?;
         dialogue.quit().await;
         Ok(Opinion {
@@ -87,7 +100,7 @@ impl Milter {
     /// # Errors
     /// [`ScanError`] when it is down or does not keep to the protocol.
     pub async fn ping(&self) -> Result<String, ScanError> {
-        let dialogue = Dialogue::open(&self.address).await?;
+        let dialogue = Dialogue::open(self.address.connect().await?).await?;
         let version = dialogue.version();
         dialogue.quit().await;
         Ok(format!("milter protocol version {version}"))

@@ -106,7 +106,15 @@ impl Rspamd {
                 answer => answer?,
             },
         };
-        answer::opinions(&answer)
+        Self::opinions(&answer)
+    }
+
+    /// Reads a whole answer to a message. No I/O.
+    ///
+    /// # Errors
+    /// When it is unintelligible.
+    pub fn opinions(answer: &[u8]) -> Result<Vec<Opinion>, ScanError> {
+        answer::opinions(answer)
     }
 
     /// Its answer to `GET /ping`.

@@ -101,11 +101,20 @@ impl Spamassassin {
             writer.shutdown().await
         };
         let heard = hear(reader, saying, ANSWER_MAX).await?;
-        let answer = Answer::parse(&heard.answer)?;
+        let opinion = self.opinion(&heard.answer)?;
         if heard.said == Said::Part {
             let what = "scores what it has not seen all of";
             return Err(ScanError::Protocol(what.to_owned()));
         }
+        Ok(opinion)
+    }
+
+    /// Reads a whole answer to a message. No I/O.
+    ///
+    /// # Errors
+    /// When it reports a failure or is unintelligible.
+    pub fn opinion(&self, answer: &[u8]) -> Result<Opinion, ScanError> {
+        let answer = Answer::parse(answer)?;
         let (rules, changes) = match self.report {
             SpamdReport::Omitted => (rules_of(answer.body.split(',')), Vec::new()),
             SpamdReport::Added => {

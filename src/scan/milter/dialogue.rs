@@ -15,7 +15,7 @@ use super::changes::{Changes, Reading};
 use super::fields::{Fields, Front, TooLong};
 use super::packet::{Answer, Command, DATA_MAX};
 use super::terms::{Step, Terms};
-use super::{MilterAddress, macros, refusal};
+use super::{macros, refusal};
 use crate::policy::content::{Change, Word};
 use crate::scan::{Message, ScanError};
 use crate::tls::Stream;
@@ -74,9 +74,8 @@ pub(super) struct Dialogue {
 }
 
 impl Dialogue {
-    /// Connects and negotiates.
-    pub(super) async fn open(address: &MilterAddress) -> Result<Self, ScanError> {
-        let mut stream = address.connect().await?;
+    /// Negotiates on a fresh connection.
+    pub(super) async fn open(mut stream: Box<dyn Stream>) -> Result<Self, ScanError> {
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         Terms::offer().encode(&mut output);
         stream.write_all(&output).await?;
