@@ -7,6 +7,7 @@
 // Every test file compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod actor;
 mod attachments;
 mod browser;
 mod certs;
@@ -15,6 +16,7 @@ mod client;
 mod command;
 mod crowd;
 mod daemon;
+pub mod fickle;
 pub mod http;
 mod judged;
 mod letters;
