@@ -98,10 +98,15 @@ impl Pace {
         }
     }
 
-    /// Waits for octets of the client. May be dropped without loss.
+    /// Waits for octets of the client. May be dropped without loss. Replies go out
+    /// first: the client may wait for them before it sends a chunk (RFC 2920 3.2).
     async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
-        let filled = timeout(self.patience(), client.fill()).await;
+        let filled = async {
+            client.flush().await?;
+            client.fill().await
+        };
+        let filled = timeout(self.patience(), filled).await;
         self.pay(start.elapsed());
         match filled {
             Ok(Ok(())) => {

@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod account;
+pub mod actor;
 mod attachments;
 mod browser;
 mod cable;
@@ -17,23 +18,28 @@ mod client;
 mod command;
 mod crowd;
 mod daemon;
+pub mod fickle;
 pub mod http;
 mod judged;
 mod letters;
 mod load;
+pub mod meant;
 mod milters;
 mod podman;
 mod portcullis;
 mod ports;
 mod postfix;
 mod prometheus;
+pub mod readers;
 mod redis;
 mod rspamd;
 mod scanned;
 mod scripted;
 mod senders;
 mod sham;
+pub mod smuggler;
 mod spamd;
+pub mod streams;
 mod visitors;
 
 pub use account::Account;

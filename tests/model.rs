@@ -1,0 +1,282 @@
+//! Whole sessions against a model: a client that does anything in any order, a backend
+//! in any mood, the real program between them; and what must hold whatever they do.
+//!
+//! No message is acknowledged that the backend did not acknowledge, none comes to it
+//! twice, no yes is invented, and no state leaks across RSET, EHLO, STARTTLS or
+//! transactions. `MODEL_CASES` sets how many cases each thread tries, `MODEL_SEED`
+//! which. A failure prints the shortest list of what client and backend did.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::cell::Cell;
+use std::time::{Duration, SystemTime};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use support::actor::{Actor, Body, Chunk, Command, Group};
+use support::fickle::{Fickle, Mood, Record};
+use support::{Manner, Portcullis, Sham, Smtp, wait_for};
+
+/// Cases of each thread, unless told otherwise.
+const CASES: u32 = 250;
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        3 => Just(Command::Ehlo),
+        1 => Just(Command::Helo),
+        1 => Just(Command::StartTls),
+        3 => parameter().prop_map(Command::Mail),
+        4 => Just(Command::Rcpt),
+        1 => Just(Command::ForeignRcpt),
+        3 => body().prop_map(Command::Data),
+        4 => chunk().prop_map(Command::Bdat),
+        2 => Just(Command::Rset),
+        1 => Just(Command::Noop),
+        1 => Just(Command::Quit),
+        1 => Just(Command::HangUp),
+    ]
+}
+
+fn parameter() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "",
+        "",
+        "",
+        "",
+        "",
+        " SIZE=1000",
+        " SIZE=999999999",
+        " BODY=8BITMIME",
+        " RET=HDRS",
+        " FOO=bar",
+    ])
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    prop_oneof![
+        9 => Just(Body::Good),
+        1 => Just(Body::Bad),
+        1 => Just(Body::HalfThenGone),
+        1 => Just(Body::WholeThenGone),
+    ]
+}
+
+fn chunk() -> impl Strategy<Value = Chunk> {
+    prop_oneof![
+        5 => Just(Chunk::More),
+        5 => Just(Chunk::Last),
+        1 => Just(Chunk::EmptyLast),
+        1 => Just(Chunk::Bad),
+        1 => Just(Chunk::HalfThenGone),
+        1 => Just(Chunk::LastThenGone),
+    ]
+}
+
+/// What a client does that wants to get somewhere.
+fn transaction() -> impl Strategy<Value = Vec<Group>> {
+    let recipient = prop_oneof![9 => Just(Command::Rcpt), 1 => Just(Command::ForeignRcpt)];
+    let content = prop_oneof![
+        3 => body().prop_map(|body| vec![Command::Data(body)]),
+        2 => (vec(Just(Chunk::More), 0..3), chunk()).prop_map(|(mut chunks, end)| {
+            chunks.push(end);
+            chunks.into_iter().map(Command::Bdat).collect()
+        }),
+    ];
+    let parts = (
+        prop::bool::weighted(0.8),
+        any::<bool>(),
+        parameter(),
+        vec(recipient, 1..4),
+        content,
+    );
+    parts.prop_map(|(hello, pipelined, parameter, recipients, content)| {
+        let mut commands = vec![Command::Mail(parameter)];
+        commands.extend(recipients);
+        commands.extend(content);
+        let mut groups = if hello {
+            vec![vec![Command::Ehlo]]
+        } else {
+            Vec::new()
+        };
+        if pipelined {
+            groups.push(commands);
+        } else {
+            groups.extend(commands.into_iter().map(|command| vec![command]));
+        }
+        groups
+    })
+}
+
+fn script() -> impl Strategy<Value = Vec<Group>> {
+    let scene = prop_oneof![
+        3 => command().prop_map(|command| vec![vec![command]]),
+        1 => vec(command(), 2..5).prop_map(|group| vec![group]),
+        1 => Just(vec![vec![Command::StartTls], vec![Command::Ehlo]]),
+        4 => transaction(),
+    ];
+    vec(scene, 1..7).prop_map(|scenes| {
+        let hello = vec![vec![Command::Ehlo]];
+        [hello, scenes.concat()].concat()
+    })
+}
+
+fn moods() -> impl Strategy<Value = Vec<Mood>> {
+    let refusals = vec![421, 450, 451, 452, 500, 502, 503, 550, 554];
+    let mood = prop_oneof![
+        180 => Just(Mood::Honest),
+        9 => prop::sample::select(refusals).prop_map(Mood::Refuses),
+        3 => Just(Mood::Late),
+        3 => Just(Mood::Leaves),
+        4 => Just(Mood::Closes),
+        4 => Just(Mood::AnswersAndCloses),
+        4 => Just(Mood::AnswersTwice),
+        4 => Just(Mood::Errs),
+        3 => Just(Mood::Babbles),
+        1 => Just(Mood::Sulks),
+    ];
+    vec(mood, 0..30)
+}
+
+/// Who acknowledges DATA by 354.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The backend: bodies are relayed.
+    Relayed,
+    /// The program: bodies are kept for a scanner.
+    Judged,
+}
+
+/// What must hold of a client and what the backend knows of it.
+fn check(client: &Actor, backend: &Record, way: Way) -> Result<(), TestCaseError> {
+    prop_assert!(client.faults.is_empty(), "{:?}", client.faults);
+    prop_assert!(
+        backend.offences.is_empty(),
+        "the backend {:?}",
+        backend.offences
+    );
+    for promise in &client.promised {
+        let is_own = way == Way::Judged && promise.starts_with("DATA ");
+        let kept = is_own || backend.promised.contains(promise);
+        prop_assert!(kept, "a yes to {promise} that the backend did not give");
+    }
+    for letter in &client.acknowledged {
+        let at_backend = backend
+            .whole
+            .iter()
+            .filter(|whole| whole.sender == letter.sender);
+        let acknowledged = at_backend.filter(|whole| whole.acknowledged).count();
+        prop_assert_eq!(acknowledged, 1, "acknowledgements of {:?}", letter);
+    }
+    for whole in &backend.whole {
+        let sent = client
+            .ended
+            .iter()
+            .find(|letter| letter.sender == whole.sender);
+        let Some(sent) = sent else {
+            return Err(TestCaseError::fail(format!("nobody sent {whole:?}")));
+        };
+        prop_assert_eq!(&whole.hello, &sent.hello, "the hello of {:?}", whole);
+        prop_assert_eq!(&whole.recipients, &sent.recipients, "of {:?}", whole);
+        let content = whole.content == sent.content;
+        prop_assert!(content, "{whole:?} was sent as {sent:?}");
+        let times = backend
+            .whole
+            .iter()
+            .filter(|other| other.sender == whole.sender);
+        prop_assert_eq!(times.count(), 1, "times that {:?} came", whole);
+        // What the backend has taken must not be sent again.
+        let refused = client.refused.contains(&whole.sender);
+        prop_assert!(
+            !(whole.acknowledged && refused),
+            "refused, but taken: {whole:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Tries many cases on one instance of the program before one backend.
+fn try_many(way: Way, seed: u64) {
+    let (backend, clamd) = (Fickle::start(), Sham::start(Manner::Clean));
+    let scanner = clamd.address.to_string();
+    let mut settings = vec![
+        ("CLIENT_INFO", "none"),
+        ("ERROR_MAX", "1000"),
+        ("JUNK_MAX", "1000"),
+        ("LISTEN_TLS", "off"),
+        ("LISTEN_SUBMISSION", "off"),
+        ("LOG_LEVEL", "warn"),
+        ("TIMEOUT_BACKEND_REPLY", "1s"),
+    ];
+    if way == Way::Judged {
+        settings.push(("CLAMAV", &scanner));
+    }
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let learned = wait_for(Duration::from_secs(20), || {
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let keywords = client.ask("EHLO probe.test", "250");
+        keywords.contains("CHUNKING").then_some(())
+    });
+    learned.expect("the backend's keywords are not known");
+
+    let config = Config {
+        cases: number("MODEL_CASES").map_or(CASES, |cases| cases as u32),
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..Config::default()
+    };
+    let (tried, taken) = (Cell::new(0_u32), Cell::new(0));
+    let result = TestRunner::new(config).run(&(script(), moods()), |(script, moods)| {
+        tried.set(tried.get() + 1);
+        let name = format!("c{}", tried.get());
+        backend.prepare(&name, &moods);
+        let mut client = Actor::new(portcullis.mx, &name);
+        client.play(&script);
+        let record = backend.record(&name);
+        taken.set(taken.get() + client.acknowledged.len());
+        check(&client, &record, way)
+    });
+    let (tried, taken) = (tried.get(), taken.get());
+    println!("{way:?}: {tried} cases, {taken} messages acknowledged");
+    if let Err(failure) = result {
+        panic!(
+            "{way:?}, MODEL_SEED={seed}: {failure}\n{}",
+            portcullis.log()
+        );
+    }
+    assert!(taken as u32 > tried / 4, "hardly anything was taken");
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// With several threads, as most of the time somebody waits for somebody.
+fn try_in_threads(way: Way) {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let seed = number("MODEL_SEED").unwrap_or(now.subsec_nanos().into());
+    std::thread::scope(|scope| {
+        for number in 0..3 {
+            scope.spawn(move || try_many(way, seed + number));
+        }
+    });
+}
+
+#[test]
+fn nothing_is_lost_doubled_invented_or_leaked_where_bodies_are_relayed() {
+    try_in_threads(Way::Relayed);
+}
+
+#[test]
+fn nothing_is_lost_doubled_invented_or_leaked_where_bodies_are_judged() {
+    try_in_threads(Way::Judged);
+}
