@@ -91,7 +91,7 @@ fn transaction() -> impl Strategy<Value = Vec<Group>> {
         }),
     ];
     let parts = (
-        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.6),
         any::<bool>(),
         parameter(),
         vec(recipient, 1..4),
@@ -119,6 +119,7 @@ fn script() -> impl Strategy<Value = Vec<Group>> {
     let scene = prop_oneof![
         3 => command().prop_map(|command| vec![vec![command]]),
         1 => vec(command(), 2..5).prop_map(|group| vec![group]),
+        1 => Just(vec![vec![Command::StartTls]]),
         1 => Just(vec![vec![Command::StartTls], vec![Command::Ehlo]]),
         4 => transaction(),
     ];
@@ -248,12 +249,9 @@ fn try_many(way: Way, seed: u64) {
     let (tried, taken) = (tried.get(), taken.get());
     println!("{way:?}: {tried} cases, {taken} messages acknowledged");
     if let Err(failure) = result {
-        panic!(
-            "{way:?}, MODEL_SEED={seed}: {failure}\n{}",
-            portcullis.log()
-        );
+        panic!("{way:?}, MODEL_SEED={seed}: {failure}");
     }
-    assert!(taken as u32 > tried / 4, "hardly anything was taken");
+    assert!(taken as u32 > tried / 10, "hardly anything was taken");
 }
 
 fn number(name: &str) -> Option<u64> {
