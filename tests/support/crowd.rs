@@ -41,6 +41,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guest<S> {
         }
     }
 
+    /// What is below the dialogue; octets that have been read and not heard are lost.
+    pub fn into_stream(self) -> S {
+        self.stream.into_inner()
+    }
+
     /// The last line of the next reply.
     pub async fn reply(&mut self) -> io::Result<String> {
         loop {
