@@ -14,10 +14,11 @@ cargo bench --bench compare -- [--quick] [--rounds N] [--seconds S] [--only NAME
   --list      print the names and end";
 
 pub struct CommandLine {
-    pub quick: bool,
     pub list: bool,
     pub rounds: usize,
     pub time: Duration,
+    /// Idle sessions.
+    pub sessions: usize,
     pub only: Vec<String>,
     pub peers: Vec<Kind>,
     /// As they were given, for the heading.
@@ -32,10 +33,10 @@ impl CommandLine {
         let words: Vec<String> = words.filter(|word| word != "--bench").collect();
         let quick = words.iter().any(|word| word == "--quick");
         let mut read = Self {
-            quick,
             list: false,
             rounds: if quick { 2 } else { 5 },
             time: Duration::from_millis(if quick { 700 } else { 1500 }),
+            sessions: if quick { 1000 } else { 5000 },
             only: Vec::new(),
             peers: Kind::ALL.to_vec(),
             words: match words.as_slice() {

@@ -99,11 +99,11 @@ pub async fn welcome<S: Wire>(guest: &mut Guest<S>) -> io::Result<()> {
 
 /// A client's side of TLS, without resumption or with one memory of tickets.
 ///
-/// All offer X25519 alone for the key exchange: OpenSSL 3.0, which the others are built
-/// with, knows no post-quantum one, and Portcullis would choose it.
+/// None offers a post-quantum key exchange: OpenSSL 3.0, which the others are built
+/// with, knows none, and Portcullis would choose it.
 pub fn connector(resumption: Resumption) -> TlsConnector {
     let mut provider = default_provider();
-    provider.kx_groups = vec![kx_group::X25519];
+    provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1];
     let mut config = trusting_config_of(provider);
     config.resumption = resumption;
     TlsConnector::from(Arc::new(config))

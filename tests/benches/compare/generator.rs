@@ -89,7 +89,7 @@ async fn session(
     session.dialogue(&[("QUIT", "221")]).await
 }
 
-async fn deliver(load: Load, session: &mut Session, letter: &[u8]) -> io::Result<()> {
+pub async fn deliver(load: Load, session: &mut Session, letter: &[u8]) -> io::Result<()> {
     let mut commands = vec![(MAIL, "250")];
     commands.resize(load.recipients + 1, (RCPT, "250"));
     commands.push(("DATA\r\n", "354"));

@@ -17,7 +17,10 @@
 mod cell;
 mod command_line;
 mod door;
+mod flood;
 mod generator;
+mod goals;
+mod idle;
 mod ledger;
 mod letter;
 mod peers;
@@ -43,9 +46,6 @@ use support::Authority;
 
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// File descriptors of each process.
-const DESCRIPTORS: u64 = 40_000;
-
 #[tokio::main]
 async fn main() {
     let line = match CommandLine::read(std::env::args().skip(1)) {
@@ -60,6 +60,8 @@ async fn main() {
         for scenario in &scenarios {
             println!("{:<20} {}", scenario.name, scenario.title);
         }
+        println!("{:<20} KiB of an idle session", idle::NAME);
+        println!("{:<20} A good client beside a flood", flood::NAME);
         return;
     }
     raise_descriptors();
@@ -87,6 +89,16 @@ async fn main() {
             println!("{}", report::scenario(scenario, &kinds, &results));
         }
     }
+    if line.wants(idle::NAME) {
+        let table = idle::measure(&kinds, &house, line.sessions, &mut results).await;
+        println!("{table}");
+    }
+    if line.wants(flood::NAME) {
+        let (rounds, time) = (line.rounds, line.time * 3);
+        let table = flood::measure(&kinds, &house, &sink, rounds, time, &mut results).await;
+        println!("{table}");
+    }
+    println!("{}", goals::table(&results));
 }
 
 /// All rounds of one scenario.
@@ -123,11 +135,8 @@ fn installed(line: &CommandLine) -> Vec<Kind> {
     kinds
 }
 
-/// Of this process and, by inheritance, of the peers.
+/// As many file descriptors as may be, of this process and, by inheritance, of the peers.
 fn raise_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS));
-    if raised.is_err() {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }

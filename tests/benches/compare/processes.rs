@@ -23,10 +23,6 @@ impl Processes {
         all
     }
 
-    pub fn count(self) -> usize {
-        self.all().len()
-    }
-
     /// User and system time so far: of those that live by the scheduler's clock, which
     /// knows nanoseconds, of those that have been waited for by their parents' ticks.
     pub fn cpu(self) -> Duration {

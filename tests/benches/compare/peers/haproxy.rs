@@ -33,7 +33,7 @@ pub(super) fn start(house: &House, limits: Limits) -> Peer {
         "\
 global
   nbthread 2
-  maxconn 15000
+  maxconn 9000
 defaults
   mode tcp
   timeout connect 10s

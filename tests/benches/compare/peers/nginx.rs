@@ -30,10 +30,9 @@ pub(super) fn start(house: &House) -> Peer {
 load_module {MODULE};
 daemon off;
 worker_processes 2;
-worker_rlimit_nofile 40000;
 pid {root}/pid;
 error_log {root}/error.log;
-events {{ worker_connections 20000; }}
+events {{ worker_connections 9000; }}
 mail {{
   server_name mx.portcullis.test;
   auth_http {auth_http}/;
@@ -41,6 +40,7 @@ mail {{
   smtp_auth none;
   smtp_capabilities PIPELINING \"SIZE 67108864\" 8BITMIME;
   xclient off;
+  ssl_protocols TLSv1.2 TLSv1.3;
   ssl_certificate {chain};
   ssl_certificate_key {key};
   server {{ listen {plain}; protocol smtp; starttls on; }}
