@@ -69,7 +69,11 @@ pub async fn send(
     join(clients).await
 }
 
-async fn session(
+/// One session of a load; adds how long its messages took to `latencies`.
+///
+/// # Errors
+/// What did not go as it should.
+pub async fn session(
     load: Load,
     address: SocketAddr,
     tls: &TlsConnector,
