@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
@@ -238,7 +239,12 @@ fn text(octets: &[u8]) -> String {
 
 /// For clients that check no certificate.
 pub fn trusting_config() -> ClientConfig {
-    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    trusting_config_of(default_provider())
+}
+
+/// For clients that check no certificate and do their cryptography like this.
+pub fn trusting_config_of(provider: CryptoProvider) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()

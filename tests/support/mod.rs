@@ -48,7 +48,7 @@ pub use browser::Browser;
 pub use cable::Cable;
 pub use certs::{Authority, Certificate};
 pub use clamd::{Clamd, EICAR_NAME, eicar};
-pub use client::{Smtp, trusting_config};
+pub use client::{Smtp, trusting_config, trusting_config_of};
 pub use command::{Finished, Running, run};
 pub use crowd::{Guest, Toll, connect_from, flood};
 pub use daemon::Daemon;

@@ -210,6 +210,11 @@ impl Postfix {
         messages.remove(0)
     }
 
+    /// The process id of its master.
+    pub fn id(&self) -> u32 {
+        self.master.id()
+    }
+
     /// How many messages this Postfix has taken on, delivered or not.
     pub fn taken(&self) -> usize {
         let log = self.log();
