@@ -53,6 +53,7 @@ const LINES_MAX: usize = 450;
 const TOP_LEVEL: &[&str] = &[
     ".ci",
     ".clippy.toml",
+    ".deny.toml",
     ".dockerignore",
     ".git",
     ".gitignore",

@@ -3,6 +3,7 @@
 //! The base image is pulled by nobody: where it is missing it is made of Debian's
 //! packages and this machine's own Rust, under the name that the Dockerfile asks for.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -16,6 +17,9 @@ use super::{Finished, Running};
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
 const IMAGE: &str = "localhost/portcullis:test";
+
+/// A label of base images that are made here.
+const LOCK: &str = "portcullis.lock";
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -32,7 +36,7 @@ pub fn image() -> &'static str {
 fn build() {
     let dockerfile = fs::read_to_string(Path::new(HOUSE).join("docker/Dockerfile")).unwrap();
     let base = base_image(&dockerfile);
-    if !podman(&["image", "exists", &base], A_MINUTE).success() {
+    if !is_usable(&base) {
         make_base(&base);
     }
     // The engine of a container started inside another one may not make namespaces
@@ -60,6 +64,24 @@ fn base_image(dockerfile: &str) -> String {
         line.split(' ').next().unwrap()
     };
     after("FROM ").replace("${RUST}", after("ARG RUST="))
+}
+
+/// Whether the image is there; one of ours holds the crates of `Cargo.lock` besides,
+/// since what is built on it may not reach where they come from.
+fn is_usable(base: &str) -> bool {
+    let format = format!("--format={{{{index .Labels \"{LOCK}\"}}}}");
+    let inspected = podman(&["image", "inspect", &format, base], A_MINUTE);
+    let lock = inspected.stdout.trim();
+    inspected.success() && (lock.is_empty() || lock == lock_hash())
+}
+
+/// Names the `Cargo.lock` whose crates are in a base image.
+fn lock_hash() -> String {
+    let mut hasher = DefaultHasher::new();
+    fs::read(Path::new(HOUSE).join("Cargo.lock"))
+        .unwrap()
+        .hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// Debian's smallest system with a C compiler, this machine's Rust and its crates.
@@ -104,7 +126,9 @@ fn make_base(name: &str) {
     let archive = text(&folder.path().join("base.tar"));
     run("tar", &["-C", &text(&root), "-cf", &archive, "."]);
     let home = "--change=ENV=CARGO_HOME=/usr/local/cargo";
-    podman(&["import", "--quiet", home, &archive, name], LONG).assert_success();
+    let lock = format!("--change=LABEL={LOCK}={}", lock_hash());
+    let import = ["import", "--quiet", home, &lock, &archive, name];
+    podman(&import, LONG).assert_success();
     eprintln!("base image made in {:?}", began.elapsed());
 }
 
