@@ -1,6 +1,8 @@
 //! One connection to a backend, as a strict backend sees it: what it has taken,
 //! and what must not be said to it now.
 
+use std::sync::Arc;
+
 use portcullis::session::machine::{Envelope, Link, Relogin};
 use portcullis::smtp::command::{Bdat, Command, Mail, Rcpt};
 use portcullis::smtp::ehlo::Keywords;
@@ -11,7 +13,7 @@ use portcullis::smtp::reply::Reply;
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
-    keywords: Keywords,
+    keywords: Arc<Keywords>,
     relogin: Relogin,
     transaction: Option<Transaction>,
 }

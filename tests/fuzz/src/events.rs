@@ -1,7 +1,7 @@
 //! What may happen to a session: for every step the events that may answer it.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use portcullis::policy::{self, Finding, Limit, Mode, Stage, Verdict};
@@ -71,7 +71,7 @@ static GUARD: LazyLock<policy::Settings> = LazyLock::new(|| policy::Settings {
     ..policy::Settings::default()
 });
 
-fn keywords(steer: u8) -> Keywords {
+fn keywords(steer: u8) -> Arc<Keywords> {
     let mut keywords = Keywords::new();
     let plain = ["8BITMIME", "CHUNKING", "SMTPUTF8", "DSN", "SIZE"];
     for (bit, keyword) in plain.iter().enumerate() {
@@ -85,7 +85,7 @@ fn keywords(steer: u8) -> Keywords {
     if steer & 64 == 0 {
         keywords.insert("REQUIRETLS", [""; 0]);
     }
-    keywords
+    keywords.into()
 }
 
 /// A bit for each setting that changes what the machine does.
@@ -183,7 +183,7 @@ pub fn fitting(step: &Step, data: &mut &[u8]) -> Event {
             1 => Err(Unavailable::Tls),
             2 => Err(Unavailable::Refused(reply(code))),
             3 => Ok(Link {
-                keywords: Keywords::new(),
+                keywords: Arc::default(),
                 relogin: Relogin::Impossible,
             }),
             other => Ok(Link {

@@ -86,7 +86,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(edit(&pieces(seed, content), trace, &edits), out);
 
     // Behind an mbox separator: a header section, or no more than a body.
-    let is_separated = content.starts_with(b"From ") || content.starts_with(b">From ");
+    let quotes = content.iter().take_while(|octet| **octet == b'>').count();
+    let is_separated = content[quotes..].starts_with(b"From ");
     let skipped = match is_separated {
         true => lines(content).next().map_or(0, <[u8]>::len),
         false => 0,
