@@ -51,8 +51,9 @@
 //!   the three are ours; rspamd is asked over hyper, Redis by its own crate.
 //! - `MODE=monitor` keeps the relay guard where the backend takes the proxy for
 //!   the client: to try limits must not open a relay.
-//! - Landlock restricts files only, and by folders: rules for ports would stand in
-//!   the way of a reload, rules for single files in that of a renewed certificate.
+//! - Landlock restricts files, by folders, and signals: rules for ports would stand
+//!   in the way of a reload, rules for single files in that of a renewed certificate.
+//!   Only files in the root have rules of their own.
 //! - A transaction that broke stays broken until it is ended: commands that the
 //!   client had pipelined behind the break get the same answer, so that no 503
 //!   turns a temporary failure into a bounce.

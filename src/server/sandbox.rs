@@ -3,8 +3,10 @@
 //!
 //! The network is not restricted: a reload may bring other listeners, servers and
 //! scanners. Files it may bring too, and those are out of reach then; a restart
-//! lets them in. Reading is allowed by folders, never by single files: who renews
-//! a certificate puts another file in the old one's place.
+//! lets them in. Reading is allowed by folders: who renews a certificate puts
+//! another file in the old one's place. Only what lies in the root is allowed by
+//! itself, or everything would be. Such a certificate is renewed when its file is
+//! written over; where another file takes its place, a restart lets that in.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -115,7 +117,7 @@ fn restrict(places: &Places) -> Result<RestrictionStatus, RulesetError> {
         .restrict_self()
 }
 
-/// The folders below which everything may be read.
+/// The folders below which everything may be read, and the files of the root.
 fn readable(places: &Places) -> BTreeSet<PathBuf> {
     let system_files = SYSTEM_FILES.iter().map(Path::new);
     let files = places.files.iter().map(PathBuf::as_path);
@@ -135,16 +137,17 @@ fn readable(places: &Places) -> BTreeSet<PathBuf> {
         }
     }
     // Under whatever name: `certs` that is missing in the root leads to `.`.
-    readable.retain(|folder| fs::canonicalize(folder).is_ok_and(|real| real != Path::new("/")));
+    readable.retain(|path| !is_root(path));
     readable
 }
 
-/// The folder that a file is in, and those of the files that it is a link to.
+/// The folder that a file is in, and those of the files that it is a link to; where
+/// that is the root, the file instead.
 fn homes(file: &Path) -> Vec<PathBuf> {
     let mut homes = Vec::new();
     let mut file = file.to_owned();
     for _ in 0..LINKS_MAX {
-        homes.push(existing(&folder_of(&file)));
+        homes.push(home_of(&file));
         let Ok(target) = fs::read_link(&file) else {
             break;
         };
@@ -152,13 +155,26 @@ fn homes(file: &Path) -> Vec<PathBuf> {
     }
     // Links among the folders on the way to it.
     if let Ok(real) = fs::canonicalize(&file) {
-        let real = folder_of(&real);
+        let real = home_of(&real);
         let is_known = |home: &PathBuf| fs::canonicalize(home).is_ok_and(|home| home == real);
         if !homes.iter().any(is_known) {
             homes.push(real);
         }
     }
     homes
+}
+
+fn home_of(file: &Path) -> PathBuf {
+    let folder = existing(&folder_of(file));
+    if is_root(&folder) {
+        file.to_owned()
+    } else {
+        folder
+    }
+}
+
+fn is_root(path: &Path) -> bool {
+    fs::canonicalize(path).is_ok_and(|real| real == Path::new("/"))
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -247,5 +263,34 @@ mod tests {
             writable: Vec::new(),
         });
         assert!(!readable.contains(Path::new("/")), "{readable:?}");
+    }
+
+    #[test]
+    fn a_file_in_the_root_is_read_alone() {
+        let readable = readable(&Places {
+            files: vec!["/mx.pem".into()],
+            ..Places::default()
+        });
+        assert!(readable.contains(Path::new("/mx.pem")), "{readable:?}");
+        assert!(!readable.contains(Path::new("/")), "{readable:?}");
+    }
+
+    #[test]
+    fn a_link_into_the_root_is_followed_and_the_rest_of_it_is_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("/home", root.path().join("mx")).unwrap();
+        let of = |folder: &Path| {
+            readable(&Places {
+                folders: vec![folder.to_owned()],
+                ..Places::default()
+            })
+        };
+        assert!(of(root.path()).contains(Path::new("/home")));
+        for folder in [root.path(), Path::new("/")] {
+            let readable = of(folder);
+            for path in ["/", "/root"] {
+                assert!(!readable.contains(Path::new(path)), "{path}: {readable:?}");
+            }
+        }
     }
 }
