@@ -185,7 +185,7 @@ where
     let sandbox = config
         .server
         .sandbox
-        .then(|| Sandbox::enter(&config.places()));
+        .then(|| Sandbox::enter(&config.paths()));
     let log = match log::init(&config.log) {
         Ok(guard) => guard,
         Err(error) => {

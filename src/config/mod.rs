@@ -11,7 +11,7 @@ use crate::{backend, limits, policy, proxy_protocol, scan, server, session, spoo
 pub mod command_line;
 mod explain;
 pub mod file;
-mod places;
+mod paths;
 #[cfg(test)]
 mod tests;
 

@@ -42,9 +42,9 @@ const SYSTEM: &[&str] = &[
 /// Single files of the system that may be links to somewhere else.
 const SYSTEM_FILES: &[&str] = &["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/cert.pem"];
 
-/// The places that the settings name.
+/// The paths that the settings name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct Paths {
     /// Files that are read, now or when settings or certificates are loaded again.
     pub files: Vec<PathBuf>,
     /// Folders that are read, with the files that links in them lead to.
@@ -60,8 +60,8 @@ pub struct Sandbox(Result<RestrictionStatus, RulesetError>);
 impl Sandbox {
     /// Gives up all other files, for the calling thread and those that it starts:
     /// to be called while it is the only one.
-    pub fn enter(places: &Places) -> Self {
-        let restricted = restrict(places);
+    pub fn enter(paths: &Paths) -> Self {
+        let restricted = restrict(paths);
         let holds = |status: &RestrictionStatus| status.ruleset != RulesetStatus::NotEnforced;
         HOLDS.store(restricted.as_ref().is_ok_and(holds), Ordering::Relaxed);
         Self(restricted)
@@ -100,32 +100,32 @@ pub(super) fn suspect(failure: &str) {
     }
 }
 
-fn restrict(places: &Places) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(paths: &Paths) -> Result<RestrictionStatus, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .scope(Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(
-            readable(places),
+            readable(paths),
             AccessFs::ReadFile | AccessFs::ReadDir,
         ))?
         .add_rules(path_beneath_rules(
-            &places.writable,
+            &paths.writable,
             AccessFs::from_all(NEWEST) & !AccessFs::Execute,
         ))?
         .restrict_self()
 }
 
 /// The folders below which everything may be read, and the files of the root.
-fn readable(places: &Places) -> BTreeSet<PathBuf> {
+fn readable(paths: &Paths) -> BTreeSet<PathBuf> {
     let system_files = SYSTEM_FILES.iter().map(Path::new);
-    let files = places.files.iter().map(PathBuf::as_path);
+    let files = paths.files.iter().map(PathBuf::as_path);
     let mut readable: BTreeSet<_> = SYSTEM.iter().map(PathBuf::from).collect();
     for file in files.chain(system_files) {
         readable.extend(homes(file));
     }
-    for folder in &places.folders {
+    for folder in &paths.folders {
         readable.insert(existing(folder));
         // `<name>/fullchain.pem` may lead out of the folder, and the next one of
         // another name beside where this one leads.
@@ -220,7 +220,7 @@ mod tests {
         let link = at("live/mx/fullchain.pem");
         symlink("../../archive/mx/fullchain1.pem", link).unwrap();
         symlink(at("elsewhere/key.pem"), at("keys/key.pem")).unwrap();
-        let readable = readable(&Places {
+        let readable = readable(&Paths {
             files: vec![at("keys/key.pem")],
             folders: vec![at("live")],
             writable: Vec::new(),
@@ -236,9 +236,9 @@ mod tests {
     #[test]
     fn waits_for_what_is_not_there_yet_where_it_will_be() {
         let root = tempfile::tempdir().unwrap();
-        let readable = readable(&Places {
+        let readable = readable(&Paths {
             files: vec![root.path().join("later/on/ca.pem")],
-            ..Places::default()
+            ..Paths::default()
         });
         assert!(readable.contains(root.path()), "{readable:?}");
     }
@@ -247,9 +247,9 @@ mod tests {
     fn a_relative_folder_that_is_missing_does_not_open_the_root() {
         let root = tempfile::tempdir().unwrap();
         symlink("/", root.path().join("all")).unwrap();
-        let readable = readable(&Places {
+        let readable = readable(&Paths {
             folders: vec![root.path().join("all/no-such-folder")],
-            ..Places::default()
+            ..Paths::default()
         });
         let readable: Vec<_> = readable.iter().flat_map(fs::canonicalize).collect();
         assert!(!readable.contains(&PathBuf::from("/")), "{readable:?}");
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn never_opens_the_whole_file_system() {
-        let readable = readable(&Places {
+        let readable = readable(&Paths {
             files: vec!["/no-such-folder/file".into(), "/file".into()],
             folders: vec!["/no-such-folder".into()],
             writable: Vec::new(),
@@ -267,9 +267,9 @@ mod tests {
 
     #[test]
     fn a_file_in_the_root_is_read_alone() {
-        let readable = readable(&Places {
+        let readable = readable(&Paths {
             files: vec!["/mx.pem".into()],
-            ..Places::default()
+            ..Paths::default()
         });
         assert!(readable.contains(Path::new("/mx.pem")), "{readable:?}");
         assert!(!readable.contains(Path::new("/")), "{readable:?}");
@@ -280,9 +280,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         symlink("/home", root.path().join("mx")).unwrap();
         let of = |folder: &Path| {
-            readable(&Places {
+            readable(&Paths {
                 folders: vec![folder.to_owned()],
-                ..Places::default()
+                ..Paths::default()
             })
         };
         assert!(of(root.path()).contains(Path::new("/home")));

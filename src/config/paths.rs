@@ -1,17 +1,17 @@
-//! The places in the file system that the settings name.
+//! The paths in the file system that the settings name.
 
 use std::env;
 use std::path::PathBuf;
 
 use super::Config;
-use crate::server::sandbox::Places;
+use crate::server::sandbox::Paths;
 
 /// Where the library that looks for the system's authorities looks first.
 const AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 impl Config {
     /// Everything that is read or written while the process runs by these settings.
-    pub fn places(&self) -> Places {
+    pub fn paths(&self) -> Paths {
         let named = [
             &self.tls.tls_cert,
             &self.tls.tls_key,
@@ -20,7 +20,7 @@ impl Config {
         let named = named.into_iter().flatten().cloned();
         let [file, folders] = AUTHORITIES.map(env::var_os);
         let folders = folders.iter().flat_map(env::split_paths);
-        Places {
+        Paths {
             files: named
                 .chain(self.files.iter().cloned())
                 .chain(file.map(PathBuf::from))
