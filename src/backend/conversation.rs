@@ -147,7 +147,9 @@ impl Conversation {
     async fn settle(&mut self) -> Result<(), Lost> {
         while !self.is_settled() {
             let reply = self.next_of_group().await?;
-            if !matches!(reply.code(), 422..=599 | 400..=420) {
+            let code = reply.code();
+            let is_refused = matches!(code, 400..=599) && code != 421;
+            if !is_refused {
                 return Err(Lost::Unasked);
             }
         }
