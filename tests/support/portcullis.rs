@@ -107,17 +107,7 @@ impl Portcullis {
     #[track_caller]
     pub fn before(postfix: &Postfix, settings: &[(&str, &str)]) -> Self {
         let portcullis = Self::guarding(postfix.address, settings);
-        let learned = wait_for(Duration::from_secs(10), || {
-            let mut client = Smtp::connect(portcullis.mx);
-            client.expect("220");
-            let keywords = client.ask("EHLO probe.test", "250");
-            keywords.contains("8BITMIME").then_some(())
-        });
-        assert!(
-            learned.is_some(),
-            "never learned the backend's keywords\n{}",
-            portcullis.log()
-        );
+        portcullis.wait_for_keywords();
         portcullis
     }
 
@@ -155,6 +145,22 @@ impl Portcullis {
         let mut command = command(settings);
         command.arg("healthcheck").current_dir(folder.path());
         Running::start(&mut command, b"").finish(Duration::from_secs(10))
+    }
+
+    /// Waits until it has learned the backend's keywords, 8BITMIME among them.
+    #[track_caller]
+    pub fn wait_for_keywords(&self) {
+        let learned = wait_for(Duration::from_secs(10), || {
+            let mut client = Smtp::connect(self.mx);
+            client.expect("220");
+            let keywords = client.ask("EHLO probe.test", "250");
+            keywords.contains("8BITMIME").then_some(())
+        });
+        assert!(
+            learned.is_some(),
+            "never learned the backend's keywords\n{}",
+            self.log()
+        );
     }
 
     fn wait_for_port(&mut self) {

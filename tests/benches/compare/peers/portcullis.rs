@@ -1,11 +1,9 @@
 //! Portcullis, the release build, with its log in a file at the default level. It tells
 //! the sink nothing of the client (`CLIENT_INFO=none`), as HAProxy and nginx do not.
 
-use std::time::Duration;
-
 use super::{House, Kind, Limits, Peer};
 use crate::door::Doors;
-use crate::support::{Portcullis, Smtp, wait_for};
+use crate::support::Portcullis;
 
 pub(super) fn start(house: &House, limits: Limits) -> Peer {
     let chain = house.certificate.chain.display().to_string();
@@ -26,17 +24,7 @@ pub(super) fn start(house: &House, limits: Limits) -> Peer {
         settings.extend(nobody);
     }
     let portcullis = Portcullis::guarding(house.sink, &settings);
-    let learned = wait_for(Duration::from_secs(10), || {
-        let mut client = Smtp::connect(portcullis.mx);
-        client.expect("220");
-        let keywords = client.ask("EHLO probe.test", "250");
-        keywords.contains("8BITMIME").then_some(())
-    });
-    assert!(
-        learned.is_some(),
-        "never learned the sink's keywords\n{}",
-        portcullis.log()
-    );
+    portcullis.wait_for_keywords();
     let doors = Doors {
         plain: Some(portcullis.mx),
         starttls: Some(portcullis.mx),
