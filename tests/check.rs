@@ -369,6 +369,7 @@ fn bad_files_and_bad_settings_are_told_at_once() {
     );
     let expired = authority.sign_until("old.test", days(-1));
     let ending = authority.sign_until("soon.test", days(3));
+    let early = authority.sign_from("early.test", days(1));
     let pair = |chain: &Path, key: &Path, more: &[(&str, &str)]| {
         let given = [
             ("BACKEND", "127.0.0.1:25"),
@@ -391,6 +392,11 @@ fn bad_files_and_bad_settings_are_told_at_once() {
             "warning",
             &["none is for mx.portcullis.test"],
         );
+    pair(&early.chain, &early.key, &[]).ends_with(0).has(
+        "certificate",
+        "warning",
+        &["early.test", "not valid before"],
+    );
     let bad = [
         ("TARPIT", "30"),
         ("SPOOL_DIR", "/no/such/folder"),

@@ -165,6 +165,49 @@ fn a_broken_renewal_keeps_the_old_certificate_says_why_once_and_raises_the_metri
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_yet_comes_in_when_it_is() {
+    let (backend, authority) = (Scripted::start(&[]), Authority::new("hasty"));
+    let first = authority.sign("mx.portcullis.test");
+    let portcullis = Portcullis::guarding(
+        backend.address,
+        &[
+            ("TLS_CERT", first.chain.to_str().unwrap()),
+            ("TLS_KEY", first.key.to_str().unwrap()),
+            ("TLS_RELOAD", "100ms"),
+        ],
+    );
+    let old = leaf(&fs::read_to_string(&first.chain).unwrap());
+    let begins = time::OffsetDateTime::now_utc() + Duration::from_secs(5);
+    let second = authority.sign_from("mx.portcullis.test", begins);
+    let complaint = "is not valid before";
+    portcullis.log_with(complaint);
+    assert_eq!(portcullis.metric(CERTIFICATES_WELL), 0.0);
+    assert_eq!(shown(portcullis.tls, "mx.portcullis.test"), old);
+
+    expect_shown(&portcullis, "mx.portcullis.test", &second.chain);
+    assert!(time::OffsetDateTime::now_utc() >= begins.replace_nanosecond(0).unwrap());
+    let log = portcullis.log_with("certificates have changed");
+    assert_eq!(log.matches(complaint).count(), 1, "{log}");
+    assert_eq!(portcullis.metric(CERTIFICATES_WELL), 1.0);
+}
+
+#[test]
+fn one_that_is_not_valid_yet_is_better_than_none_at_the_start() {
+    let (backend, authority) = (Scripted::start(&[]), Authority::new("hasty"));
+    let tomorrow = time::OffsetDateTime::now_utc() + Duration::from_secs(24 * 60 * 60);
+    let early = authority.sign_from("mx.portcullis.test", tomorrow);
+    let portcullis = Portcullis::guarding(
+        backend.address,
+        &[
+            ("TLS_CERT", early.chain.to_str().unwrap()),
+            ("TLS_KEY", early.key.to_str().unwrap()),
+        ],
+    );
+    expect_shown(&portcullis, "mx.portcullis.test", &early.chain);
+    portcullis.log_with("not valid yet");
+}
+
+#[test]
 fn certificates_as_caddy_keeps_them_are_renewed_on_hup() {
     let (backend, authority) = (Scripted::start(&[]), Authority::new("Caddy's"));
     let first = authority.sign("mx.portcullis.test");

@@ -110,7 +110,13 @@ fn lifetime(certificate: &LoadedCertificate) -> Finding {
         certificate.names.join(" "),
         humantime::format_rfc3339_seconds(certificate.not_after)
     );
-    match certificate.not_after.duration_since(SystemTime::now()) {
+    let now = SystemTime::now();
+    if certificate.is_early(now) {
+        let not_before = humantime::format_rfc3339_seconds(certificate.not_before);
+        let text = format!("{text}: it is not valid before {not_before}");
+        return Finding::warning("certificate", text);
+    }
+    match certificate.not_after.duration_since(now) {
         Ok(left) if left >= RENEWED_BEFORE => Finding::good("certificate", text),
         _ => Finding::warning("certificate", format!("{text}: renew it soon")),
     }

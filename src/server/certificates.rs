@@ -2,7 +2,7 @@
 //! log, metrics and health about them.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 
@@ -28,6 +28,9 @@ pub(super) struct Watch {
     /// Files that were found broken once. A renewal writes one file after the
     /// other, so they are given until the next look.
     suspect: Option<u64>,
+    /// When the first of those that were refused because they are not valid yet
+    /// will be.
+    due: Option<SystemTime>,
     hostname: String,
 }
 
@@ -44,6 +47,7 @@ impl Watch {
         let watch = Self {
             seen: files.fingerprint(),
             suspect: None,
+            due: None,
             hostname: hostname.to_owned(),
         };
         let (tls, loaded) = ServerTls::with(files, settings, hostname)?;
@@ -66,7 +70,8 @@ impl Watch {
             return;
         };
         let fingerprint = files.fingerprint();
-        if occasion == Occasion::Poll && fingerprint == self.seen {
+        let is_due = self.due.is_some_and(|due| due <= SystemTime::now());
+        if occasion == Occasion::Poll && fingerprint == self.seen && !is_due {
             self.suspect = None;
             return;
         }
@@ -78,8 +83,9 @@ impl Watch {
             return;
         }
         self.suspect = None;
-        let changed = self.seen != fingerprint;
+        let changed = self.seen != fingerprint || is_due;
         self.seen = fingerprint;
+        self.due = problems.iter().filter_map(begins).min();
         let attempt = if problems.is_empty() {
             Attempt::Succeeded
         } else {
@@ -94,6 +100,13 @@ impl Watch {
             tracing::info!("certificates have changed");
             tell(&loaded, &self.hostname);
         }
+    }
+}
+
+fn begins(problem: &TlsError) -> Option<SystemTime> {
+    match problem {
+        TlsError::NotYetValid { not_before, .. } => Some(*not_before),
+        _ => None,
     }
 }
 
@@ -120,6 +133,10 @@ fn tell(loaded: &Loaded, hostname: &str) {
             for certificate in certificates {
                 let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
                 tracing::info!(file = certificate.label(), names = certificate.names.join(" "), %not_after, "certificate");
+                if certificate.is_early(SystemTime::now()) {
+                    let not_before = humantime::format_rfc3339_seconds(certificate.not_before);
+                    tracing::warn!(file = certificate.label(), %not_before, "the certificate is not valid yet, or the clock is wrong: clients that check will refuse it");
+                }
             }
         }
     }

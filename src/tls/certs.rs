@@ -15,7 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use super::files::{CertificateFiles, Found, Pair, PemFile};
 use super::{Settings, TlsError};
@@ -38,6 +38,8 @@ pub struct LoadedCertificate {
     pub file: Option<PathBuf>,
     /// The DNS names it covers, lower case, as the certificate states them.
     pub names: Vec<String>,
+    /// The first moment at which it is valid.
+    pub not_before: SystemTime,
     /// The last moment at which it is valid.
     pub not_after: SystemTime,
 }
@@ -59,6 +61,11 @@ impl LoadedCertificate {
             Some(file) => file.display().to_string(),
             None => "self-signed".to_owned(),
         }
+    }
+
+    /// Whether it will be valid only later.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        self.not_before > now
     }
 }
 
@@ -87,9 +94,10 @@ pub(super) fn load(
     Ok(Chooser::over(found))
 }
 
-/// Loads what the files hold by now. A certificate that cannot be used any more
-/// is replaced by what `old` has of the same file; so are all of them when it is
-/// unknown which there are, and when none would be left. The problems are told.
+/// Loads what the files hold by now. A certificate that cannot be used any more,
+/// or not yet, is replaced by what `old` has of the same file; so are all of them
+/// when it is unknown which there are, and when none would be left. The problems
+/// are told.
 pub(super) fn renew(
     old: &Chooser,
     files: CertificateFiles,
@@ -101,7 +109,7 @@ pub(super) fn renew(
     let incomplete = !problems.is_empty();
     let mut found = Vec::new();
     for one in files.found {
-        match one.load(provider) {
+        match one.load(provider).and_then(Certificate::begun) {
             Ok(certificate) => found.push(certificate),
             Err((chain, more)) => {
                 problems.extend(more);
@@ -129,9 +137,28 @@ struct Certificate {
     summary: LoadedCertificate,
 }
 
+/// The file of the chain, and what is wrong.
+type Unusable = (PathBuf, Vec<TlsError>);
+
+impl Certificate {
+    /// Itself, if it is valid by now. At the start nobody asks: it is better than
+    /// none, and the clock may be wrong.
+    fn begun(self) -> Result<Self, Unusable> {
+        match &self.summary.file {
+            Some(path) if self.summary.is_early(SystemTime::now()) => {
+                let problem = TlsError::NotYetValid {
+                    path: path.clone(),
+                    not_before: self.summary.not_before,
+                };
+                Err((path.clone(), vec![problem]))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 impl Found {
-    /// The certificate, or the file of its chain and what is wrong.
-    fn load(self, provider: &CryptoProvider) -> Result<Certificate, (PathBuf, Vec<TlsError>)> {
+    fn load(self, provider: &CryptoProvider) -> Result<Certificate, Unusable> {
         match self {
             Self::Pair(pair) => pair.load(provider),
             Self::Broken { chain, problems } => Err((chain, problems)),
@@ -140,7 +167,7 @@ impl Found {
 }
 
 impl Pair {
-    fn load(self, provider: &CryptoProvider) -> Result<Certificate, (PathBuf, Vec<TlsError>)> {
+    fn load(self, provider: &CryptoProvider) -> Result<Certificate, Unusable> {
         let path = self.chain.path.clone();
         let loaded = match (self.chain.certificates(), self.key.key(provider)) {
             (Ok(chain), Ok(key)) => self
@@ -151,13 +178,13 @@ impl Pair {
         loaded.map_err(|problems| (path, problems))
     }
 
-    /// Whether the two belong together and may be shown to anybody today.
+    /// Whether the two belong together and have not expired.
     fn check(self, certified: CertifiedKey) -> Result<Certificate, TlsError> {
         let bad = |reason| TlsError::BadCertificate {
             path: self.chain.path.clone(),
             reason,
         };
-        let (names, not_after) = describe(&certified.cert).map_err(bad)?;
+        let described = describe(&certified.cert).map_err(bad)?;
         match certified.keys_match() {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
@@ -168,10 +195,10 @@ impl Pair {
             }
             Err(error) => return Err(bad(error.to_string())),
         }
-        if not_after < SystemTime::now() {
+        if described.not_after < SystemTime::now() {
             return Err(TlsError::Expired {
                 path: self.chain.path,
-                not_after,
+                not_after: described.not_after,
             });
         }
         Ok(Certificate {
@@ -179,8 +206,7 @@ impl Pair {
             folder: self.folder,
             summary: LoadedCertificate {
                 file: Some(self.chain.path),
-                names,
-                not_after,
+                ..described
             },
         })
     }
@@ -228,12 +254,14 @@ impl PemFile {
     }
 }
 
-/// The DNS names and the last valid moment of the first certificate.
-pub(super) fn describe(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, SystemTime), String> {
+/// The first certificate, whatever file it is from.
+pub(super) fn describe(chain: &[CertificateDer<'_>]) -> Result<LoadedCertificate, String> {
     let leaf = chain.first().ok_or("the chain is empty")?;
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
-    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-    let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let moment = |time: ASN1Time| {
+        let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    };
     let alternative = leaf
         .subject_alternative_name()
         .map_err(|error| error.to_string())?;
@@ -245,7 +273,12 @@ pub(super) fn describe(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, Sys
             _ => None,
         })
         .collect();
-    Ok((names, not_after))
+    Ok(LoadedCertificate {
+        file: None,
+        names,
+        not_before: moment(leaf.validity().not_before),
+        not_after: moment(leaf.validity().not_after),
+    })
 }
 
 fn self_signed(hostname: &str, provider: &CryptoProvider) -> Result<Certificate, TlsError> {
@@ -262,18 +295,14 @@ fn self_signed(hostname: &str, provider: &CryptoProvider) -> Result<Certificate,
     // P-256: an RSA handshake costs the server about four times as much.
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(making)?;
     let chain = vec![parameters.self_signed(&key).map_err(making)?.der().clone()];
-    let (names, not_after) = describe(&chain).map_err(failed)?;
+    let summary = describe(&chain).map_err(failed)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| failed(e.to_owned()))?;
     let certified =
         CertifiedKey::from_der(chain, key, provider).map_err(|e| failed(e.to_string()))?;
     Ok(Certificate {
         key: Arc::new(certified),
         folder: None,
-        summary: LoadedCertificate {
-            file: None,
-            names,
-            not_after,
-        },
+        summary,
     })
 }
 

@@ -103,7 +103,7 @@ fn read(chain: &[CertificateDer<'_>]) -> (Vec<String>, String, Option<SystemTime
         None => ("unreadable".to_owned(), "nobody knows".to_owned()),
     };
     let (mut names, not_after) = match describe(chain) {
-        Ok((names, not_after)) => (names, Some(not_after)),
+        Ok(described) => (described.names, Some(described.not_after)),
         Err(_) => (Vec::new(), None),
     };
     if names.is_empty() {

@@ -175,6 +175,14 @@ pub enum TlsError {
         /// The last moment at which it was valid.
         not_after: SystemTime,
     },
+    /// The certificate will be valid only later.
+    #[error("the certificate {path} is not valid before {}", humantime::format_rfc3339_seconds(*not_before), path = path.display())]
+    NotYetValid {
+        /// The PEM file.
+        path: PathBuf,
+        /// The first moment at which it will be valid.
+        not_before: SystemTime,
+    },
     /// There were certificates, and now there are none.
     #[error("no certificate is left")]
     NoneLeft,

@@ -86,9 +86,9 @@ impl ServerCertVerifier for Issued {
                 .verify_server_cert(certificate, intermediates, name, ocsp, now);
         }
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-        let (_, not_after) = describe(std::slice::from_ref(certificate))
+        let described = describe(std::slice::from_ref(certificate))
             .map_err(|_| CertificateError::BadEncoding)?;
-        let since_epoch = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        let since_epoch = described.not_after.duration_since(SystemTime::UNIX_EPOCH);
         let not_after = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
         if not_after < now {
             let time = now;

@@ -53,8 +53,23 @@ impl Authority {
     /// A certificate for the host `name` that expires; in all else as the Web's
     /// authorities make them.
     pub fn sign_until(&self, name: &str, not_after: OffsetDateTime) -> Certificate {
+        let not_before = not_after.min(OffsetDateTime::now_utc()) - Duration::days(1);
+        self.sign_between(name, not_before, not_after)
+    }
+
+    /// A certificate for the host `name` that is not valid yet.
+    pub fn sign_from(&self, name: &str, not_before: OffsetDateTime) -> Certificate {
+        self.sign_between(name, not_before, not_before + Duration::days(90))
+    }
+
+    fn sign_between(
+        &self,
+        name: &str,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = not_after.min(OffsetDateTime::now_utc()) - Duration::days(1);
+        params.not_before = not_before;
         params.not_after = not_after;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -27,10 +27,11 @@ struct World {
 }
 
 /// How long a certificate is valid.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Validity {
     Ages,
     Over,
+    Later,
 }
 
 impl World {
@@ -70,8 +71,10 @@ impl World {
     fn issue(&self, chain: &Path, key: &Path, names: &[&str], validity: Validity) {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
-        if validity == Validity::Over {
-            parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        match validity {
+            Validity::Ages => {}
+            Validity::Over => parameters.not_after = rcgen::date_time_ymd(2020, 1, 1),
+            Validity::Later => parameters.not_before = rcgen::date_time_ymd(4000, 1, 1),
         }
         let pair = KeyPair::generate().unwrap();
         let certificate = parameters.signed_by(&pair, &self.issuer).unwrap();

@@ -66,6 +66,29 @@ async fn a_renewal_that_has_expired_is_not_shown() {
 }
 
 #[tokio::test]
+async fn a_renewal_that_is_not_valid_yet_is_not_shown() {
+    let world = World::new();
+    world.folder("mx", &["mx.example.org"]);
+    let server = world.server();
+    fs::remove_dir_all(world.path("certs/mx")).unwrap();
+    world.folder_valid("mx", &["new.example.org"], Validity::Later);
+    let problems = renew(&server, &world);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let told = "mx/fullchain.pem is not valid before 4000-01-01T00:00:00Z";
+    assert!(problems[0].ends_with(told), "{problems:?}");
+    assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_yet_does_not_replace_the_self_signed_one() {
+    let world = World::new();
+    let server = world.server();
+    world.folder_valid("mail", &["mail.example.org"], Validity::Later);
+    assert_eq!(renew(&server, &world).len(), 1);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+}
+
+#[tokio::test]
 async fn the_last_certificate_is_kept_when_all_are_gone() {
     let world = World::new();
     world.folder("mx", &["mx.example.org", "mail.example.org"]);
