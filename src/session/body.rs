@@ -1,6 +1,6 @@
 //! Moves one message body from the client to the backend as it arrives.
 //!
-//! One buffer each way, whatever the size; no read while a write waits. The
+//! One buffer, whatever the size; no read while a write waits. The
 //! backend sees the end of a message only when the client sent it and every
 //! octet before it was in order: otherwise its connection is closed, and the
 //! client's body is read on to its true end before anything is replied.
@@ -20,11 +20,14 @@ use super::machine::Moved;
 use crate::backend::{Conversation, Lost};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::{Bdat, Command};
-use crate::smtp::dot::{BareNewline, Decoder, Encoder};
+use crate::smtp::dot::{BareNewline, Recoder};
 use crate::smtp::reply::Reply;
 
-/// Octets moved at a time.
+/// Octets that are read at a time.
 const BUFFER: usize = 16 * 1024;
+
+/// The same, of a client that has sent more than [`BUFFER`] at once.
+const LARGE_BUFFER: usize = 64 * 1024;
 
 /// A refused body is read on to its end up to this many times `MAX_SIZE`.
 const PATIENCE_FACTOR: u64 = 4;
@@ -231,50 +234,53 @@ pub(super) async fn relay(
     trace: &[u8],
 ) -> Relayed {
     let mut outlet = Outlet::to(backend);
-    let mut decoder = Decoder::new(limits.newline, limits.line_max);
-    let mut encoder = Encoder::new();
+    let mut recoder = Recoder::new(limits.newline, limits.line_max);
     let mut pace = Pace::new(limits);
-    let (mut content, mut wire) = (Vec::with_capacity(BUFFER), Vec::with_capacity(BUFFER));
-    encoder.encode(trace, &mut wire);
+    let mut wire = Vec::new();
+    recoder.insert(trace, &mut wire);
     loop {
-        let decoded = decoder.decode(client.buffered(), &mut content);
-        client.take(decoded.taken);
-        if let Some(offence) = decoder.offence() {
+        let input = client.buffered();
+        let recoded = recoder.recode(input, &mut wire);
+        if let Some(offence) = recoder.offence() {
             outlet.close(Moved::Offence(offence));
         }
-        if decoder.size() > limits.max_size {
+        if recoder.size() > limits.max_size {
             outlet.close(Moved::TooLarge);
         }
-        encoder.encode(&content, &mut wire);
-        content.clear();
-        if decoded.ended {
-            encoder.finish(&mut wire);
+        if recoded.ended {
             outlet.listen_first().await;
+        }
+        if recoded.as_is {
+            let octets = input.get(..recoded.taken).unwrap_or_default();
+            outlet.write(octets).await;
+        } else if recoded.taken > 0 {
             outlet.write(&wire).await;
+            wire.clear();
+        }
+        client.take(recoded.taken);
+        if recoded.ended {
             break;
         }
-        outlet.write(&wire).await;
-        wire.clear();
         if pace.octets > limits.max_size.saturating_mul(PATIENCE_FACTOR) {
             outlet.close(Moved::Endless);
             return Relayed {
                 moved: Moved::Endless,
-                octets: decoder.size(),
+                octets: recoder.size(),
             };
         }
-        client.reserve(BUFFER);
+        client.reserve(room(recoded.taken));
         if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
             outlet.close(Moved::Gone);
             return Relayed {
                 moved,
-                octets: decoder.size(),
+                octets: recoder.size(),
             };
         }
     }
     client.shrink();
     Relayed {
         moved: outlet.outcome(Last::Yes).await,
-        octets: decoder.size(),
+        octets: recoder.size(),
     }
 }
 
@@ -310,8 +316,6 @@ pub(super) async fn relay_chunk(
             .min(buffered.len());
         let octets = buffered.get(..here).unwrap_or_default();
         checker.check(octets);
-        wire.extend_from_slice(octets);
-        client.take(here);
         left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
         if left == 0 && bdat.last {
             checker.finish();
@@ -320,12 +324,18 @@ pub(super) async fn relay_chunk(
             outlet.close(Moved::Offence(offence));
         }
         outlet.listen_first().await;
-        outlet.write(&wire).await;
-        wire.clear();
+        if wire.is_empty() {
+            outlet.write(octets).await;
+        } else {
+            wire.extend_from_slice(octets);
+            outlet.write(&wire).await;
+            wire = Vec::new();
+        }
+        client.take(here);
         if left == 0 {
             break;
         }
-        client.reserve(BUFFER);
+        client.reserve(room(here));
         if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
             outlet.close(Moved::Gone);
             return Relayed {
@@ -360,6 +370,11 @@ pub(super) async fn discard(client: &mut Client, limits: Limits, octets: u64) ->
         }
         pace.fill(client).await?;
     }
+}
+
+/// How much is to be read next, after so much has come at once.
+fn room(came: usize) -> usize {
+    if came >= BUFFER { LARGE_BUFFER } else { BUFFER }
 }
 
 /// Waits for more of the client, and listens to the backend meanwhile.

@@ -3,6 +3,8 @@
 //! Must never see an end of message in anything but CRLF . CRLF, and never let
 //! a result depend on how the octets are cut into reads.
 
+mod run;
+
 use memchr::{memchr3, memmem};
 
 /// What becomes of a CR or LF that stands alone.
@@ -30,6 +32,9 @@ pub enum BodyOffence {
     #[error("line too long")]
     LineTooLong,
 }
+
+/// What ends a message, at the start of a line.
+const END: &[u8] = b".\r\n";
 
 /// What one call of [`Decoder::decode`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,11 @@ impl Decoder {
                 }
                 (Place::LineStart | Place::Text, _) => {
                     let rest = input.get(at..).unwrap_or_default();
+                    let run = self.run(rest);
+                    if run > 0 {
+                        at += run;
+                        continue;
+                    }
                     let text = memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
                     let room = self.line_max.saturating_sub(self.line);
                     if text > room && self.offence.is_none() {
@@ -160,6 +170,53 @@ impl Decoder {
         }
     }
 
+    /// Takes octets that are content as they stand, and whose wire form they are.
+    /// Stops before the first that is not, and behind the end of the message.
+    fn pass(&mut self, input: &[u8]) -> Decoded {
+        let mut taken = 0;
+        if self.offence.is_none() && matches!(self.place, Place::LineStart | Place::Text) {
+            taken = self.run(input);
+            self.size += taken as u64;
+            let rest = input.get(taken..).unwrap_or_default();
+            if self.place == Place::LineStart && rest.starts_with(END) {
+                taken += END.len();
+                self.place = Place::End;
+            }
+        }
+        Decoded {
+            taken,
+            ended: self.place == Place::End,
+        }
+    }
+
+    /// The octets that follow, at the start or in the middle of a line, and are
+    /// content as they stand: up to something that is not, or is not certain yet.
+    fn run(&mut self, input: &[u8]) -> usize {
+        let before = if self.place == Place::LineStart {
+            b'\n'
+        } else {
+            b' '
+        };
+        let max = match self.offence {
+            Some(_) => usize::MAX,
+            None => self.line_max,
+        };
+        let plain = run::plain(before, input);
+        let text = input.get(..plain).unwrap_or_default();
+        let (run, line) = run::in_bounds(text, self.line, max);
+        self.line = line;
+        match input.get(..run) {
+            Some([.., b'\n']) => self.place = Place::LineStart,
+            Some([.., _]) => self.place = Place::Text,
+            _ => {}
+        }
+        run
+    }
+
+    fn at_line_start(&self) -> bool {
+        self.place == Place::LineStart
+    }
+
     /// The first offence, if any. After it nothing more is appended, but the
     /// end is still found: reply only then, or the rest would be commands.
     pub fn offence(&self) -> Option<BodyOffence> {
@@ -216,7 +273,7 @@ impl Encoder {
 
     /// Appends `content`, with transparency, to `wire`.
     pub fn encode(&mut self, content: &[u8], wire: &mut Vec<u8>) {
-        if self.tail.ends_with(b"\n") && content.starts_with(b".") {
+        if self.at_line_start() && content.starts_with(b".") {
             wire.push(b'.');
         }
         let mut copied = 0;
@@ -227,11 +284,20 @@ impl Encoder {
             copied = dot;
         }
         wire.extend_from_slice(content.get(copied..).unwrap_or_default());
-        self.tail = match (self.tail, content) {
+        self.passed(content);
+    }
+
+    /// So much has been written without us.
+    fn passed(&mut self, wire: &[u8]) {
+        self.tail = match (self.tail, wire) {
             (_, [.., before, last]) => [*before, *last],
             ([_, before], [last]) => [before, *last],
             (tail, []) => tail,
         };
+    }
+
+    fn at_line_start(&self) -> bool {
+        self.tail.ends_with(b"\n")
     }
 
     /// Appends the end of the message to `wire`, after a CRLF if the content
@@ -240,13 +306,106 @@ impl Encoder {
         if self.tail != *b"\r\n" {
             wire.extend_from_slice(b"\r\n");
         }
-        wire.extend_from_slice(b".\r\n");
+        wire.extend_from_slice(END);
     }
 }
 
 impl Default for Encoder {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A [`Decoder`] and an [`Encoder`] behind it: from one wire to another.
+///
+/// What comes out is what the two of them make of it, but most octets are not
+/// copied twice for that.
+#[derive(Debug)]
+pub struct Recoder {
+    decoder: Decoder,
+    encoder: Encoder,
+    content: Vec<u8>,
+}
+
+/// What one call of [`Recoder::recode`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recoded {
+    /// Octets of the input that belong to the message, its end included.
+    pub taken: usize,
+    /// Whether CRLF . CRLF was reached.
+    pub ended: bool,
+    /// Whether the octets taken are to be written just as they are.
+    pub as_is: bool,
+}
+
+impl Recoder {
+    /// For a message that comes by the rules of [`Decoder::new`].
+    pub fn new(newline: BareNewline, line_max: Option<usize>) -> Self {
+        Self {
+            decoder: Decoder::new(newline, line_max),
+            encoder: Encoder::new(),
+            content: Vec::new(),
+        }
+    }
+
+    /// Appends content of our own to `wire`, before anything else or between lines.
+    pub fn insert(&mut self, content: &[u8], wire: &mut Vec<u8>) {
+        self.encoder.encode(content, wire);
+    }
+
+    /// Takes octets from the front of `input`, as [`Decoder::decode`] does. What is
+    /// to be written is appended to `wire`, with the end of the message, unless it
+    /// is what was taken ([`Recoded::as_is`]) and `wire` is empty.
+    ///
+    /// After an offence nothing more is to be written, the end neither.
+    pub fn recode(&mut self, input: &[u8], wire: &mut Vec<u8>) -> Recoded {
+        let passed = self.pass(input);
+        let front = input.get(..passed.taken).unwrap_or_default();
+        if wire.is_empty() && (passed.ended || front.len() == input.len()) {
+            return Recoded {
+                taken: passed.taken,
+                ended: passed.ended,
+                as_is: true,
+            };
+        }
+        wire.extend_from_slice(front);
+        let rest = input.get(passed.taken..).unwrap_or_default();
+        let decoded = self.decoder.decode(rest, &mut self.content);
+        self.encoder.encode(&self.content, wire);
+        self.content.clear();
+        if decoded.ended && !passed.ended && self.offence().is_none() {
+            std::mem::take(&mut self.encoder).finish(wire);
+        }
+        Recoded {
+            taken: passed.taken + decoded.taken,
+            ended: decoded.ended,
+            as_is: false,
+        }
+    }
+
+    fn pass(&mut self, input: &[u8]) -> Decoded {
+        // Where a bare newline has become CRLF, a dot is no transparency on this
+        // side and needs some on the other.
+        if self.encoder.at_line_start() != self.decoder.at_line_start() {
+            return Decoded {
+                taken: 0,
+                ended: false,
+            };
+        }
+        let passed = self.decoder.pass(input);
+        self.encoder
+            .passed(input.get(..passed.taken).unwrap_or_default());
+        passed
+    }
+
+    /// The first offence, if any.
+    pub fn offence(&self) -> Option<BodyOffence> {
+        self.decoder.offence()
+    }
+
+    /// Octets of content so far.
+    pub fn size(&self) -> u64 {
+        self.decoder.size()
     }
 }
 

@@ -4,7 +4,7 @@
 //! is read on to its true end all the same, so that what follows it is never
 //! taken for commands.
 
-use super::{BUFFER, Limits, PATIENCE_FACTOR, Pace};
+use super::{BUFFER, Limits, PATIENCE_FACTOR, Pace, room};
 use crate::session::client::Client;
 use crate::session::machine::{Moved, Spooled};
 use crate::smtp::bdat::ChunkChecker;
@@ -85,7 +85,7 @@ pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits
         if pace.octets > limits.max_size.saturating_mul(PATIENCE_FACTOR) {
             return Kept::Lost(Spooled::Endless, decoder.size());
         }
-        client.reserve(BUFFER);
+        client.reserve(room(decoded.taken));
         if let Err(moved) = pace.fill(client).await {
             return Kept::Lost(broken_off(&moved), decoder.size());
         }
@@ -130,7 +130,7 @@ pub(in crate::session) async fn keep_chunk(
         if left == 0 {
             break;
         }
-        client.reserve(BUFFER);
+        client.reserve(room(here));
         if let Err(moved) = pace.fill(client).await {
             return Kept::Lost(broken_off(&moved), bdat.size.saturating_sub(left));
         }

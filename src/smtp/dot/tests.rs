@@ -219,3 +219,131 @@ fn dot_behind_a_stray_lf_is_doubled_too() {
     assert_eq!(encode(&[b"a\n.\r\nb"]), b"a\n..\r\nb\r\n.\r\n");
     assert_eq!(encode(&[b"a\n", b".\r\nb"]), b"a\n..\r\nb\r\n.\r\n");
 }
+
+/// What a [`Recoder`] makes of a stream that comes in pieces of so many octets:
+/// the wire, octets taken, whether it ended, and the offence.
+fn recode(
+    newline: BareNewline,
+    line_max: Option<usize>,
+    stream: &[u8],
+    piece: usize,
+) -> (Vec<u8>, usize, bool, Option<BodyOffence>) {
+    let mut recoder = Recoder::new(newline, line_max);
+    let (mut written, mut wire) = (Vec::new(), Vec::new());
+    let (mut taken, mut ended) = (0, false);
+    let mut read = 0;
+    while !ended && read < stream.len() {
+        read = stream.len().min(read + piece);
+        let recoded = recoder.recode(&stream[taken..read], &mut wire);
+        if recoded.as_is {
+            assert_eq!(wire, b"");
+            written.extend_from_slice(&stream[taken..taken + recoded.taken]);
+        }
+        written.append(&mut wire);
+        taken += recoded.taken;
+        ended = recoded.ended;
+    }
+    (written, taken, ended, recoder.offence())
+}
+
+fn by_both_codecs(
+    newline: BareNewline,
+    line_max: Option<usize>,
+    stream: &[u8],
+) -> (Vec<u8>, usize, bool, Option<BodyOffence>) {
+    let (content, taken, ended, offence) = decode(newline, line_max, stream);
+    let mut wire = Vec::new();
+    let mut encoder = Encoder::new();
+    encoder.encode(&content, &mut wire);
+    if ended && offence.is_none() {
+        encoder.finish(&mut wire);
+    }
+    (wire, taken, ended, offence)
+}
+
+#[test]
+fn recoding_is_decoding_and_encoding() {
+    let long = "x".repeat(2 * 256);
+    for stream in [
+        "a\r\nb\r\n.\r\nQUIT\r\n",
+        ".\r\n",
+        "a\r\n..b\r\n.c\r\n.\r\n",
+        "a\n.\r\n.\r\n",
+        "a\n.b\r\n..\r\n.\r\n",
+        "a\r",
+        "a\0\r\n.\r\n",
+        &format!("{long}\r\n{long}\n.{long}\r\n.\r\nQUIT\r\n"),
+        &format!("{}\r\n.\r\n", "x".repeat(511)),
+    ] {
+        for newline in [BareNewline::Reject, BareNewline::Normalize] {
+            for line_max in [None, Some(4), Some(512), Some(514)] {
+                let expected = by_both_codecs(newline, line_max, stream.as_bytes());
+                for piece in [1, 2, 3, 255, 256, 257, usize::MAX >> 1] {
+                    let seen = recode(newline, line_max, stream.as_bytes(), piece);
+                    assert_eq!(seen, expected, "{stream:?} by {piece}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whole_clean_lines_and_the_end_are_not_copied() {
+    let mut recoder = Recoder::new(BareNewline::Reject, Some(1000));
+    let mut wire = Vec::new();
+    let recoded = recoder.recode(b"a\r\nb.\r\n.\r\nQUIT\r\n", &mut wire);
+    let expected = Recoded {
+        taken: 10,
+        ended: true,
+        as_is: true,
+    };
+    assert_eq!((recoded, &*wire), (expected, &b""[..]));
+    assert_eq!(recoder.size(), 7);
+}
+
+#[test]
+fn what_is_inserted_goes_first_and_in_one_piece_with_the_rest() {
+    let mut recoder = Recoder::new(BareNewline::Reject, None);
+    let mut wire = Vec::new();
+    recoder.insert(b"Received: from here\r\n", &mut wire);
+    let recoded = recoder.recode(b"a\r\n.\r\n", &mut wire);
+    assert!(recoded.ended && !recoded.as_is);
+    assert_eq!(wire, b"Received: from here\r\na\r\n.\r\n");
+}
+
+mod random {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => Just(b"\r\n".to_vec()),
+            2 => Just(b".".to_vec()),
+            2 => Just(b"\r\n.\r\n".to_vec()),
+            1 => Just(b"\r".to_vec()),
+            1 => Just(b"\n".to_vec()),
+            1 => Just(b"\0".to_vec()),
+            4 => (0_usize..300).prop_map(|octets| vec![b'x'; octets]),
+        ];
+        vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn streams_are_recoded_as_by_both_codecs(
+            stream in pieces(),
+            normalize: bool,
+            line_max in proptest::option::of(2_usize..700),
+            piece in prop_oneof![1_usize..8, 200_usize..600],
+        ) {
+            let newline = match normalize {
+                true => BareNewline::Normalize,
+                false => BareNewline::Reject,
+            };
+            let expected = by_both_codecs(newline, line_max, &stream);
+            prop_assert_eq!(recode(newline, line_max, &stream, piece), expected);
+        }
+    }
+}

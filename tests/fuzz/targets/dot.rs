@@ -1,9 +1,9 @@
-//! The DATA codec: no cut matters, the end is CRLF . CRLF alone, and what was
-//! encoded decodes to the same.
+//! The DATA codec: no cut matters, the end is CRLF . CRLF alone, what was encoded
+//! decodes to the same, and recoding is both in one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::smtp::dot::{BareNewline, BodyOffence, Decoder, Encoder};
+use portcullis::smtp::dot::{BareNewline, BodyOffence, Decoder, Encoder, Recoder};
 use portcullis_fuzz::{pieces, steered};
 
 #[derive(Debug, PartialEq)]
@@ -34,6 +34,32 @@ fn decode(reads: &[&[u8]], newline: BareNewline, line_max: Option<usize>) -> See
     assert_eq!(decoder.size(), seen.content.len() as u64);
     seen.offence = decoder.offence();
     seen
+}
+
+/// From wire to wire; what of it has been taken, and whether it has ended.
+fn recode(
+    reads: &[&[u8]],
+    newline: BareNewline,
+    line_max: Option<usize>,
+) -> (Vec<u8>, usize, bool, Option<BodyOffence>) {
+    let mut recoder = Recoder::new(newline, line_max);
+    let (mut written, mut wire) = (Vec::new(), Vec::new());
+    let (mut taken, mut ended) = (0, false);
+    for read in reads {
+        let recoded = recoder.recode(read, &mut wire);
+        if recoded.as_is {
+            assert!(wire.is_empty());
+            written.extend_from_slice(&read[..recoded.taken]);
+        }
+        written.append(&mut wire);
+        taken += recoded.taken;
+        ended = recoded.ended;
+        if ended {
+            break;
+        }
+        assert_eq!(recoded.taken, read.len(), "octets left before the end");
+    }
+    (written, taken, ended, recoder.offence())
 }
 
 /// Octet by octet, with all of the stream at hand.
@@ -126,6 +152,15 @@ fuzz_target!(|data: &[u8]| {
         let expected = reference(data, newline, line_max);
         assert_eq!(decode(&[data], newline, line_max), expected);
         assert_eq!(decode(&cuts, newline, line_max), expected);
+        let mut wire = Vec::new();
+        let mut encoder = Encoder::new();
+        encoder.encode(&expected.content, &mut wire);
+        if expected.ended && expected.offence.is_none() {
+            encoder.finish(&mut wire);
+        }
+        let recoded = (wire, expected.taken, expected.ended, expected.offence);
+        assert_eq!(recode(&[data], newline, line_max), recoded);
+        assert_eq!(recode(&cuts, newline, line_max), recoded);
         // What was decoded is clean, and comes back from the encoder whole.
         if expected.ended && expected.offence.is_none() {
             let mut content = expected.content;
