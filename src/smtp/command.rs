@@ -202,7 +202,12 @@ impl Command {
 fn argument_of(verb: Verb, rest: &[u8]) -> Result<Option<&str>, CommandError> {
     let syntax = |problem| CommandError::Syntax { verb, problem };
     let text = std::str::from_utf8(rest).map_err(|_| syntax("not UTF-8"))?;
-    if text.contains(char::is_control) {
+    let controls = if text.is_ascii() {
+        text.bytes().any(|octet| octet.is_ascii_control())
+    } else {
+        text.contains(char::is_control)
+    };
+    if controls {
         return Err(syntax("control character"));
     }
     match text.trim_end_matches(' ') {

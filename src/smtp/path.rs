@@ -126,10 +126,21 @@ impl ForwardPath {
         let (route, mailbox) = routed_mailbox(inside)?;
         let path = Self::Mailbox { route, mailbox };
         // Canonical quoting may have made it longer than what came in.
-        if path.to_string().len() > ROUTED_PATH_MAX {
+        if path.width() > ROUTED_PATH_MAX {
             return Err(AddressError("path too long"));
         }
         Ok(path)
+    }
+
+    /// Octets of the printed form.
+    fn width(&self) -> usize {
+        match self {
+            Self::Postmaster => "<postmaster>".len(),
+            Self::Mailbox { route, mailbox } => {
+                let hosts = route.iter().map(|host| host.as_str().len() + "@,".len());
+                "<>".len() + hosts.sum::<usize>() + mailbox.width()
+            }
+        }
     }
 
     /// The mailbox, unless it is `<postmaster>`.
@@ -174,7 +185,7 @@ impl Mailbox {
             local,
             domain: MailDomain::parse(domain)?,
         };
-        if mailbox.to_string().len() > MAILBOX_MAX {
+        if mailbox.width() > MAILBOX_MAX {
             return Err(AddressError("address too long"));
         }
         Ok(mailbox)
@@ -183,6 +194,15 @@ impl Mailbox {
     /// Whether it can be sent without SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
         self.local.is_ascii() && self.domain.is_ascii()
+    }
+
+    /// Octets of the printed form.
+    fn width(&self) -> usize {
+        let domain = match &self.domain {
+            MailDomain::Domain(domain) => domain.as_str().len(),
+            MailDomain::Literal(literal) => literal.to_string().len(),
+        };
+        self.local.width() + "@".len() + domain
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{AddressError, is_harmless_unicode};
 use std::fmt;
+use std::sync::Arc;
 
 const LABEL_MAX: usize = 63;
 const DOMAIN_MAX: usize = 255;
@@ -10,7 +11,7 @@ const DOMAIN_MAX: usize = 255;
 /// 1..=63 octets each, 1..=255 in all, no trailing dot. A label neither begins
 /// nor ends with a hyphen. Spelling is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Domain(String);
+pub struct Domain(Arc<str>);
 
 impl Domain {
     /// Parses a domain; one label is enough.
@@ -22,15 +23,19 @@ impl Domain {
         if text.is_empty() || text.len() > DOMAIN_MAX {
             return Err(AddressError("a domain of 1 to 255 octets is due"));
         }
-        for label in text.split('.') {
+        for label in text.as_bytes().split(|octet| *octet == b'.') {
             if label.is_empty() || label.len() > LABEL_MAX {
                 return Err(AddressError("domain label not of 1 to 63 octets"));
             }
-            if label.starts_with('-') || label.ends_with('-') || !label.chars().all(is_label) {
+            let harmless = label.iter().all(|octet| is_label_octet(*octet));
+            if label.starts_with(b"-") || label.ends_with(b"-") || !harmless {
                 return Err(AddressError("forbidden character in the domain"));
             }
         }
-        Ok(Self(text.to_owned()))
+        if !text.is_ascii() && !text.chars().all(|c| c.is_ascii() || is_beyond_ascii(c)) {
+            return Err(AddressError("forbidden character in the domain"));
+        }
+        Ok(Self(text.into()))
     }
 
     /// The domain as sent.
@@ -52,15 +57,20 @@ impl Domain {
         let ascii = idna::domain_to_ascii_cow(self.0.as_bytes(), idna::AsciiDenyList::URL).ok()?;
         // The mapping can drop characters and grow labels: look at it again.
         let ascii = Self::parse(&ascii).ok()?;
-        ascii.is_ascii().then_some(ascii.0)
+        ascii.is_ascii().then(|| ascii.0.to_string())
     }
+}
+
+/// Octets beyond ASCII are parts of characters that are looked at as a whole.
+fn is_label_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_') || !octet.is_ascii()
 }
 
 /// U+3002, U+FF0E and U+FF61 are dots for IDNA (RFC 3490 3.1) and letters for
 /// everybody else: where the labels end must not be a matter of opinion.
-fn is_label(c: char) -> bool {
+fn is_beyond_ascii(c: char) -> bool {
     let other_dot = matches!(c, '\u{3002}' | '\u{ff0e}' | '\u{ff61}');
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || is_harmless_unicode(c) && !other_dot
+    is_harmless_unicode(c) && !other_dot
 }
 
 impl fmt::Display for Domain {

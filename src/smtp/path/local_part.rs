@@ -4,6 +4,7 @@
 
 use super::{AddressError, is_harmless_unicode};
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 /// Octets. RFC 5321 4.5.3.1.1 makes every server take 64 and lets none fail for
 /// more if it can be helped: the senders of lists and forwarders (VERP, SRS) are
@@ -13,7 +14,11 @@ const LOCAL_PART_MAX: usize = 200;
 /// The content of a local part, unquoted. Printed as a dot-string if it is
 /// one, otherwise as a quoted string. 1..=200 octets (UTF-8 counted in octets).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LocalPart(String);
+pub struct LocalPart {
+    content: Arc<str>,
+    /// Whether it is printed without quotes.
+    is_dot_string: bool,
+}
 
 impl LocalPart {
     /// Takes content as it is meant, without quoting.
@@ -30,7 +35,10 @@ impl LocalPart {
         if !content.chars().all(is_content) {
             return Err(AddressError("forbidden character in the local part"));
         }
-        Ok(Self(content.to_owned()))
+        Ok(Self {
+            content: content.into(),
+            is_dot_string: is_dot_string(content),
+        })
     }
 
     /// Parses a local part as it stands on the wire, quoted or not.
@@ -78,12 +86,23 @@ impl LocalPart {
 
     /// The content without quoting.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.content
+    }
+
+    /// Octets of the printed form.
+    pub(super) fn width(&self) -> usize {
+        let quotes = if self.is_dot_string {
+            0
+        } else {
+            let is_escaped = |octet: &u8| needs_escape(char::from(*octet));
+            2 + self.content.bytes().filter(is_escaped).count()
+        };
+        self.content.len() + quotes
     }
 
     /// Whether it can be sent without SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
-        self.0.is_ascii()
+        self.content.is_ascii()
     }
 }
 
@@ -102,14 +121,19 @@ fn is_dot_string(content: &str) -> bool {
         .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
+/// RFC 5321 4.1.2 (quoted-pairSMTP)
+fn needs_escape(c: char) -> bool {
+    matches!(c, '"' | '\\')
+}
+
 impl fmt::Display for LocalPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(&self.0) {
-            return f.write_str(&self.0);
+        if self.is_dot_string {
+            return f.write_str(&self.content);
         }
         f.write_char('"')?;
-        for c in self.0.chars() {
-            if matches!(c, '"' | '\\') {
+        for c in self.content.chars() {
+            if needs_escape(c) {
                 f.write_char('\\')?;
             }
             f.write_char(c)?;

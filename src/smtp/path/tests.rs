@@ -357,3 +357,22 @@ fn path_ends_at_the_first_bracket_outside_quotes_and_literals() {
     assert_eq!(split_path("<a@b"), None);
     assert_eq!(split_path("<\"a>"), None);
 }
+
+#[test]
+fn width_is_that_of_the_printed_form() {
+    for text in [
+        "<a@b>",
+        "<postmaster>",
+        r#"<"a b"@example.org>"#,
+        r#"<"a\"\\"@example.org>"#,
+        "<first..last@example.org>",
+        "<.@example.org>",
+        "<a@[192.0.2.1]>",
+        "<a@[IPv6:2001:db8::1]>",
+        "<jörg@bücher.example>",
+        "<@one.example,@two.example:a@example.org>",
+    ] {
+        let path = ForwardPath::parse(text).unwrap();
+        assert_eq!(path.width(), path.to_string().len(), "{text}");
+    }
+}
