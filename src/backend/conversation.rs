@@ -4,6 +4,7 @@
 //! and time. Whatever does not parse is a lost backend, never a guess.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::smtp::command::{AuthLine, Command};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::reply::{Reply, ReplyParser};
 use crate::tls::{Stream, TlsDetails, read_some};
+
+/// Octets of a usual command line.
+const LINE: usize = 64;
 
 /// How long the goodbye may take. Nobody waits for it.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -115,8 +119,10 @@ impl Conversation {
         if let Some(said) = self.unasked().await? {
             return Ok(said);
         }
-        let mut lines = self.line(command);
-        lines.extend(rest.iter().map(|command| self.line(command)));
+        let mut lines = String::with_capacity(LINE * (rest.len() + 1));
+        for command in std::iter::once(command).chain(&rest) {
+            self.print(command, &mut lines);
+        }
         self.write(lines.as_bytes()).await?;
         self.due = rest.into();
         self.reply(self.patience_with(command)).await
@@ -156,14 +162,15 @@ impl Conversation {
         Ok(())
     }
 
-    fn line(&self, command: &Command) -> String {
-        match (command, self.protocol) {
+    fn print(&self, command: &Command, lines: &mut String) {
+        // Writing to a String does not fail.
+        let _ = match (command, self.protocol) {
             // RFC 2033 4.1
             (Command::Ehlo(name) | Command::Helo(name), Protocol::Lmtp) => {
-                format!("LHLO {name}\r\n")
+                write!(lines, "LHLO {name}\r\n")
             }
-            (command, _) => format!("{command}\r\n"),
-        }
+            (command, _) => write!(lines, "{command}\r\n"),
+        };
     }
 
     fn patience_with(&self, command: &Command) -> Duration {

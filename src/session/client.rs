@@ -4,6 +4,7 @@
 //! buys nothing. Replies are gathered and written when the client's pipelined
 //! commands are used up.
 
+use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const INPUT_CAPACITY: usize = 2048;
 
 /// Pipelined commands are looked for in so many octets of the buffer.
 const LOOK_AHEAD: usize = 4096;
+
+/// Octets of a usual reply.
+const REPLY: usize = 64;
 
 /// Replies that wait for company are written at this size at the latest, octets.
 const OUTPUT_MAX: usize = 4096;
@@ -186,7 +190,9 @@ impl Client {
 
     /// Queues a reply.
     pub(super) async fn say(&mut self, reply: &Reply) -> Result<(), ClientError> {
-        self.output.extend_from_slice(reply.to_string().as_bytes());
+        self.output.reserve(REPLY);
+        // Writing to a buffer in memory does not fail.
+        let _ = write!(self.output, "{reply}");
         if self.output.len() >= OUTPUT_MAX {
             self.flush().await
         } else {

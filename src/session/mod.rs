@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
         loop {
             let challenged = matches!(step, Step::Challenge(_));
             let event = match step {
-                Step::Answer(answer) => self.answer(&answer).await,
+                Step::Answer(answer) => self.answer(answer).await,
                 Step::Listen => self.listen().await,
                 Step::Challenge(reply) => self.challenge(&reply).await,
                 Step::Upgrade(reply) => Box::pin(self.upgrade(&reply)).await,
@@ -242,7 +242,7 @@ impl<'a> Session<'a> {
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {
             if let Ending::Said(answer) = &ending {
-                let _ = self.client.say(&self.reply(answer)).await;
+                let _ = self.client.say(&self.reply(answer.clone())).await;
                 self.client.close_gently().await;
             }
         };
@@ -254,11 +254,11 @@ impl<'a> Session<'a> {
         self.journal.ended(&ending);
     }
 
-    async fn answer(&mut self, answer: &Answer) -> Event {
+    async fn answer(&mut self, answer: Answer) -> Event {
         self.journal
             .knows(self.machine.hello(), self.machine.identity());
         self.journal.answered(
-            answer,
+            &answer,
             self.machine.envelope(),
             self.recipient.take().as_ref(),
         );
@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
         } else if self.machine.envelope().is_some() {
             self.place.useful();
         }
-        self.hold_up(answer).await;
+        self.hold_up(&answer).await;
         let reply = self.reply(answer);
         // Who does not read keeps us waiting too.
         self.place.waits();
@@ -294,9 +294,9 @@ impl<'a> Session<'a> {
     }
 
     /// Every refusal carries the session's id, so that a bounce leads to the log.
-    fn reply(&self, answer: &Answer) -> Reply {
+    fn reply(&self, answer: Answer) -> Reply {
         let mut reply = match answer {
-            Answer::Own(reply) | Answer::Backend(reply) => reply.clone(),
+            Answer::Own(reply) | Answer::Backend(reply) => reply,
             Answer::Refused(refusal) => refusal.reply(),
         };
         if matches!(reply.code(), 400..) {

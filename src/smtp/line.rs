@@ -82,8 +82,12 @@ impl LineCutter {
         let too_long = self.state == State::Discarding || end.saturating_add(2) > max;
         match buffer.get(end..).unwrap_or_default() {
             [b'\r', b'\n', ..] => {
-                let line = buffer.split_to(end);
-                buffer.advance(2);
+                let mut line = match buffer.len() - end {
+                    // Nothing is behind it: it need not be told apart.
+                    2 => std::mem::take(buffer),
+                    _ => buffer.split_to(end + 2),
+                };
+                line.truncate(end);
                 self.scanned = 0;
                 self.state = State::Reading;
                 if too_long {

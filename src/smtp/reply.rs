@@ -146,6 +146,17 @@ impl EnhancedCode {
         }
     }
 
+    /// Octets of the printed form.
+    fn width(self) -> usize {
+        let digits = |number: u16| match number {
+            0..10 => 1,
+            10..100 => 2,
+            100..1000 => 3,
+            _ => 5,
+        };
+        "0..".len() + digits(self.subject) + digits(self.detail)
+    }
+
     /// Takes an enhanced code off the front of a line, with one space behind it.
     fn split(line: &str) -> Option<(Self, &str)> {
         let (word, text) = line.split_once(' ').unwrap_or((line, ""));
@@ -169,58 +180,77 @@ fn number(digits: &str) -> Option<u16> {
 
 /// Control characters, and what could not be decoded as UTF-8, become `?`.
 fn clean(text: &str) -> String {
+    if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        return text.to_owned();
+    }
     text.replace(
         |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER,
         "?",
     )
 }
 
-/// Cuts a line into pieces of at most `room` octets, after a space if there is
-/// one in the last half of the piece.
-fn wrap(line: &str, room: usize) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    let mut rest = line;
-    while rest.len() > room {
-        let hard = (0..=room)
+/// The pieces of a line, of at most `room` octets, cut after a space if there is one
+/// in the last half of the piece.
+struct Wrapped<'a> {
+    rest: Option<&'a str>,
+    room: usize,
+}
+
+impl<'a> Iterator for Wrapped<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        if rest.len() <= self.room {
+            return Some(rest);
+        }
+        let hard = (0..=self.room)
             .rev()
             .find(|at| rest.is_char_boundary(*at))
-            .unwrap_or(room);
+            .unwrap_or(self.room);
         let soft = rest
             .split_at_checked(hard)
             .and_then(|(piece, _)| piece.rfind(' '))
             .map(|space| space + 1)
-            .filter(|end| *end > room / 2);
-        let Some((piece, after)) = rest.split_at_checked(soft.unwrap_or(hard)) else {
-            break;
-        };
-        pieces.push(piece);
-        rest = after;
+            .filter(|end| *end > self.room / 2);
+        match rest.split_at_checked(soft.unwrap_or(hard)) {
+            Some((piece, after)) => {
+                self.rest = Some(after);
+                Some(piece)
+            }
+            None => Some(rest),
+        }
     }
-    pieces.push(rest);
-    pieces
 }
 
 impl fmt::Display for Reply {
     /// The wire form, CRLF after each line. The enhanced code stands on every
     /// line (RFC 2034 4); a text too long for a line is printed as several.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let enhanced = match self.enhanced {
-            Some(enhanced) => format!("{enhanced} "),
-            None => String::new(),
+        let room = match self.code {
+            // A challenge is one line of up to 12288 octets (RFC 4954 4).
+            334 => usize::MAX,
+            _ => {
+                let enhanced = self.enhanced.map_or(0, |enhanced| enhanced.width() + 1);
+                LINE_MAX.saturating_sub("250-".len() + enhanced)
+            }
         };
-        let room = LINE_MAX.saturating_sub("250-".len() + enhanced.len());
-        let mut pieces = self
-            .lines
-            .iter()
-            .flat_map(|line| match self.code {
-                // A challenge is one line of up to 12288 octets (RFC 4954 4).
-                334 => vec![line.as_str()],
-                _ => wrap(line, room),
-            })
-            .peekable();
-        while let Some(piece) = pieces.next() {
-            let separator = if pieces.peek().is_some() { '-' } else { ' ' };
-            write!(f, "{}{separator}{enhanced}{piece}\r\n", self.code)?;
+        let mut lines = self.lines.iter().peekable();
+        while let Some(line) = lines.next() {
+            let mut pieces = Wrapped {
+                rest: Some(line),
+                room,
+            };
+            while let Some(piece) = pieces.next() {
+                let is_last = pieces.rest.is_none() && lines.peek().is_none();
+                self.code.fmt(f)?;
+                f.write_str(if is_last { " " } else { "-" })?;
+                if let Some(enhanced) = self.enhanced {
+                    write!(f, "{enhanced} ")?;
+                }
+                f.write_str(piece)?;
+                f.write_str("\r\n")?;
+            }
         }
         Ok(())
     }

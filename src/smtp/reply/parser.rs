@@ -4,7 +4,7 @@
 //! came from is out of step and lost.
 
 use super::{Reply, clean};
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use memchr::memchr;
 
 /// Longest line in octets, CRLF included: RFC 5321 4.5.3.1.5 allows 512, a challenge
@@ -54,9 +54,10 @@ impl ReplyParser {
     /// # Errors
     /// The first offence; close the connection then, the parser is of no more use.
     pub fn feed(&mut self, buffer: &mut BytesMut) -> Result<Option<Reply>, ReplyError> {
-        while let Some(line) = self.cut(buffer)? {
-            self.octets += line.len();
-            let line = Line::parse(&line)?;
+        while let Some(length) = self.find_line(buffer)? {
+            self.octets += length;
+            let line = Line::parse(buffer.get(..length).unwrap_or_default())?;
+            buffer.advance(length);
             if *self.code.get_or_insert(line.code) != line.code {
                 return Err(ReplyError::MixedCodes);
             }
@@ -72,8 +73,8 @@ impl ReplyParser {
         Ok(None)
     }
 
-    /// Takes one line with its CRLF.
-    fn cut(&mut self, buffer: &mut BytesMut) -> Result<Option<BytesMut>, ReplyError> {
+    /// How long the next line is, with its CRLF.
+    fn find_line(&mut self, buffer: &[u8]) -> Result<Option<usize>, ReplyError> {
         let unscanned = buffer.get(self.scanned..).unwrap_or_default();
         let Some(found) = memchr(b'\n', unscanned) else {
             self.scanned = buffer.len();
@@ -87,7 +88,7 @@ impl ReplyParser {
         if length > LINE_MAX {
             return Err(ReplyError::TooLong);
         }
-        Ok(Some(buffer.split_to(length)))
+        Ok(Some(length))
     }
 }
 
