@@ -115,7 +115,7 @@ struct Fields<'writer> {
 impl Fields<'_> {
     fn text(&mut self, field: &Field, value: &str) {
         let written = match (self.form, field.name()) {
-            (LineForm::Json, name) => self.json(name, value),
+            (LineForm::Json, name) => self.json(name, format_args!("{value}")),
             (_, "message") => write!(self.line, " {}", Clean(value)),
             (_, name) if is_plain_word(value) => write!(self.line, " {name}={}", Clean(value)),
             (_, name) => write!(self.line, " {name}=\"{}\"", Clean(&quoted(value))),
@@ -123,17 +123,17 @@ impl Fields<'_> {
         self.result = self.result.and(written);
     }
 
-    fn json(&mut self, name: &str, value: &str) -> fmt::Result {
-        write!(self.line, r#","{name}":""#)?;
-        let mut chars = value.chars();
-        for c in chars.by_ref().take(CAP) {
-            match c {
-                '"' | '\\' => write!(self.line, "\\{c}")?,
-                _ if is_hidden(c) => write!(self.line, "\\u{:04x}", u32::from(c))?,
-                _ => self.line.write_char(c)?,
-            }
+    fn json(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+        for piece in [",\"", name, "\":\""] {
+            self.line.write_str(piece)?;
         }
-        match chars.count() {
+        let mut text = JsonText {
+            line: &mut self.line,
+            room: CAP,
+            more: 0,
+        };
+        text.write_fmt(value)?;
+        match text.more {
             0 => self.line.write_char('"'),
             more => write!(self.line, "[{more} more]\""),
         }
@@ -150,6 +150,35 @@ impl Fields<'_> {
     }
 }
 
+/// The inside of a JSON string, up to its cap.
+struct JsonText<'a, 'writer> {
+    line: &'a mut Writer<'writer>,
+    /// Characters that still find room, and those that found none.
+    room: usize,
+    more: usize,
+}
+
+impl Write for JsonText<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let as_is = |octet: u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
+        if text.len() <= self.room && text.bytes().all(as_is) {
+            self.room -= text.len();
+            return self.line.write_str(text);
+        }
+        let mut chars = text.chars();
+        for c in chars.by_ref().take(self.room) {
+            self.room -= 1;
+            match c {
+                '"' | '\\' => write!(self.line, "\\{c}")?,
+                _ if is_hidden(c) => write!(self.line, "\\u{:04x}", u32::from(c))?,
+                _ => self.line.write_char(c)?,
+            }
+        }
+        self.more += chars.count();
+        Ok(())
+    }
+}
+
 /// Whether a value needs no quotes to be told from the fields around it.
 fn is_plain_word(value: &str) -> bool {
     let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\\' | '=');
@@ -162,7 +191,13 @@ fn quoted(value: &str) -> String {
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.text(field, &format!("{value:?}"));
+        match self.form {
+            LineForm::Json => {
+                let written = self.json(field.name(), format_args!("{value:?}"));
+                self.result = self.result.and(written);
+            }
+            LineForm::Plain | LineForm::Coloured => self.text(field, &format!("{value:?}")),
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
