@@ -53,9 +53,9 @@ enum Phase {
     /// Hello said, no transaction.
     Greeted(Greeted),
     /// MAIL taken by the backend.
-    Mail(Greeted, Envelope),
+    Mail(Greeted, Box<Envelope>),
     /// At least one BDAT chunk taken; octets so far.
-    Chunks(Greeted, Envelope, u64),
+    Chunks(Greeted, Box<Envelope>, u64),
     /// The transaction broke; what was pipelined behind gets the same answer,
     /// so that no 503 turns a temporary failure into a bounce.
     Failed(Greeted, Answer),

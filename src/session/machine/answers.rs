@@ -169,11 +169,11 @@ impl Machine {
 
             (Pending::Mail(mail, _), Class::Done) => match phase {
                 Phase::Greeted(greeted) => {
-                    let envelope = Envelope {
+                    let envelope = Box::new(Envelope {
                         mail,
                         recipients: Vec::new(),
                         parameters: Vec::new(),
-                    };
+                    });
                     self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
                 }
                 _ => end(Refusal::BackendNonsense),
