@@ -16,13 +16,13 @@ mod support;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use support::meant::{Bare, Meant, Transcript};
 use support::readers::{Account, Laxity, Letter, Reader};
 use support::smuggler::{Client, try_all};
 use support::streams::{self, Dice, Stream};
-use support::{Manner, Options, Portcullis, Postfix, Sham, between, fields, heard, wait_for};
+use support::{Manner, Options, Portcullis, Postfix, Sham, between, fields, heard};
 use tokio::task::JoinSet;
 
 /// Random streams, unless told otherwise.
@@ -63,13 +63,7 @@ impl Lane {
             settings.push(("CLAMAV", scanner));
         }
         let portcullis = Portcullis::guarding(backend, &settings);
-        let learned = wait_for(Duration::from_secs(20), || {
-            let mut client = support::Smtp::connect(portcullis.mx);
-            client.expect("220");
-            let keywords = client.ask("EHLO probe.test", "250");
-            keywords.contains("8BITMIME").then_some(())
-        });
-        learned.expect("the backend's keywords are not known");
+        portcullis.wait_for_keywords();
         portcullis
     }
 }

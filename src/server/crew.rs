@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-/// Shorter than any deadline of a session.
+/// Shorter than the deadlines of a session usually are.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// The threads; when they are dropped, so are the sessions on them.

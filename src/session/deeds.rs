@@ -1,5 +1,5 @@
 //! What the loop does when the machine asks for more than a reply: challenge,
-//! upgrade, connect, exchange, relay.
+//! upgrade, connect, relay.
 
 use std::time::Instant;
 

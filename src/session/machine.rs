@@ -24,6 +24,7 @@
 mod answers;
 mod bodies;
 mod commands;
+mod foresight;
 mod login;
 #[cfg(test)]
 mod tests;

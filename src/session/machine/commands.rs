@@ -1,16 +1,16 @@
 //! What the machine does when a client gives a command.
 
-use crate::policy::Standing;
 use crate::session::offer;
 use crate::session::refusal::Refusal;
 use crate::smtp::command::{Auth, Command, Mail, Rcpt, Verb};
-use crate::smtp::parameters::{Body, MailParameters, RcptParameters, Submitter};
+use crate::smtp::parameters::{Body, MailParameters, Submitter};
 use crate::smtp::path::{ForwardPath, ReversePath};
 use crate::smtp::reply::Reply;
 
+use super::foresight::recipient_question;
 use super::{
-    Answer, Asked, Behind, Bodies, Demand, Ending, Foreseen, Greeted, Guess, Hello, Line, Machine,
-    Pending, Phase, Privacy, Protocol, Question, Relogin, State, Step, Wish, end, own,
+    Answer, Asked, Behind, Demand, Ending, Greeted, Guess, Hello, Line, Machine, Pending, Phase,
+    Privacy, Protocol, Question, Relogin, Step, Wish, end, own,
 };
 
 impl Machine {
@@ -212,55 +212,8 @@ impl Machine {
         }
     }
 
-    fn offers(&self, extension: &str) -> bool {
+    pub(super) fn offers(&self, extension: &str) -> bool {
         offer::offers(&self.rules, self.privacy, extension)
-    }
-
-    fn rcpt_objection(&self, mail: &Mail, taken: usize, rcpt: &Rcpt) -> Option<Refusal> {
-        if taken >= self.rules.recipients_cap {
-            return Some(Refusal::TooManyRecipients);
-        }
-        if !rcpt.to.is_ascii() && !mail.parameters.smtputf8 {
-            return Some(Refusal::NeedsSmtpUtf8);
-        }
-        (rcpt.parameters != RcptParameters::default() && !self.offers("DSN"))
-            .then_some(Refusal::NotOffered("DSN"))
-    }
-
-    /// What a command will lead to that the client has pipelined behind the MAIL or
-    /// RCPT on its way to the backend, and behind `ahead` more recipients, if all of
-    /// them are taken; `None`: nothing that the backend could be told together
-    /// with those.
-    pub fn foresee(&self, command: &Command, behind: Behind, ahead: usize) -> Option<Foreseen> {
-        let State::Pending(phase, pending) = &self.state else {
-            return None;
-        };
-        let (greeted, mail, taken) = match (phase, pending) {
-            (Phase::Greeted(greeted), Pending::Mail(mail, _)) => (greeted, mail, 0),
-            (Phase::Mail(greeted, envelope), Pending::Rcpt(_)) => {
-                let taken = envelope.recipients.len().saturating_add(1);
-                (greeted, &envelope.mail, taken)
-            }
-            _ => return None,
-        };
-        let taken = taken.saturating_add(ahead);
-        match command {
-            Command::Rcpt(rcpt) if self.rcpt_objection(mail, taken, rcpt).is_none() => {
-                let printed = self.rcpt_printable(rcpt)?;
-                Some(Foreseen {
-                    question: Some(recipient_question(greeted, rcpt)),
-                    command: Command::Rcpt(printed),
-                })
-            }
-            // It ends its group (RFC 2920 3.1).
-            Command::Data if behind == Behind::Nothing && taken > 0 => {
-                (self.rules.bodies == Bodies::Relayed).then_some(Foreseen {
-                    question: None,
-                    command: Command::Data,
-                })
-            }
-            _ => None,
-        }
     }
 
     fn rset(&mut self, phase: Phase) -> Step {
@@ -361,14 +314,6 @@ impl Machine {
             },
         })
     }
-}
-
-fn recipient_question(greeted: &Greeted, rcpt: &Rcpt) -> Question {
-    let standing = match greeted.identity {
-        Some(_) => Standing::Authenticated,
-        None => Standing::Stranger,
-    };
-    Question::Recipient(standing, rcpt.to.clone())
 }
 
 /// The RCPT command for the backend. No server obeys a source route any more

@@ -25,7 +25,7 @@ pub enum ReplyError {
     /// A CR or LF alone.
     #[error("bare CR or LF in a reply")]
     BareNewline,
-    /// A line of more than 2048 octets, more than 128 lines, or more than 64 KiB.
+    /// A line of more than 12,288 octets, more than 128 lines, or more than 64 KiB.
     #[error("reply too long")]
     TooLong,
 }
