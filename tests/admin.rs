@@ -351,6 +351,22 @@ fn a_certificate_that_expires_while_running_is_told() {
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_yet_is_told() {
+    let backend = Scripted::start(&[]);
+    let tomorrow = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+    let authority = Authority::new("Test CA");
+    let certificate = authority.sign_from("mx.portcullis.test", tomorrow);
+    let (chain, key) = (
+        certificate.chain.to_str().unwrap(),
+        certificate.key.to_str().unwrap(),
+    );
+    let settings = [("TLS_CERT", chain), ("TLS_KEY", key)];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let early = format!("{chain} is not valid before");
+    assert_only_unmet(&ready_with(&portcullis, 503), &[("certificate", &early)]);
+}
+
+#[test]
 fn goes_on_answering_while_it_drains() {
     let postfix = Postfix::start(Options::default());
     let mut portcullis = Portcullis::before(&postfix, &[]);

@@ -120,14 +120,14 @@ impl Health {
         if usable { Ok(told) } else { Err(told) }
     }
 
-    /// The default must be valid. Another that has expired is told, but its name
+    /// The default must be valid. Another that is not is told, but its name
     /// alone is no reason to send the clients of all names away.
     fn valid(&self, now: SystemTime) -> Result<String, String> {
         let certificates = self.certificates.load();
         let told: Vec<_> = certificates.iter().map(|c| told(c, now)).collect();
         let told = told.join(", ");
         match certificates.first() {
-            Some(default) if default.not_after > now => Ok(told),
+            Some(default) if default.is_valid(now) => Ok(told),
             Some(_) => Err(told),
             None => Err("none".to_owned()),
         }
@@ -135,11 +135,13 @@ impl Health {
 }
 
 fn told(certificate: &LoadedCertificate, now: SystemTime) -> String {
-    let verb = if certificate.not_after > now {
-        "expires"
+    let (verb, moment) = if certificate.is_early(now) {
+        ("is not valid before", certificate.not_before)
+    } else if certificate.is_valid(now) {
+        ("expires", certificate.not_after)
     } else {
-        "expired"
+        ("expired", certificate.not_after)
     };
-    let not_after = humantime::format_rfc3339_seconds(certificate.not_after);
-    format!("{} {verb} {not_after}", certificate.label())
+    let moment = humantime::format_rfc3339_seconds(moment);
+    format!("{} {verb} {moment}", certificate.label())
 }

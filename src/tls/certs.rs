@@ -67,6 +67,11 @@ impl LoadedCertificate {
     pub fn is_early(&self, now: SystemTime) -> bool {
         self.not_before > now
     }
+
+    /// Whether clients that check will take it, as far as its dates go.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
 }
 
 /// Loads what the files hold, or makes a self-signed certificate where there are

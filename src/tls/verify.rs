@@ -71,6 +71,12 @@ impl Issued {
     }
 }
 
+/// Moments before 1970 as its first one.
+fn unix(moment: SystemTime) -> UnixTime {
+    let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since_epoch.unwrap_or_default())
+}
+
 impl ServerCertVerifier for Issued {
     fn verify_server_cert(
         &self,
@@ -88,10 +94,13 @@ impl ServerCertVerifier for Issued {
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         let described = describe(std::slice::from_ref(certificate))
             .map_err(|_| CertificateError::BadEncoding)?;
-        let since_epoch = described.not_after.duration_since(SystemTime::UNIX_EPOCH);
-        let not_after = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
+        let time = now;
+        let not_before = unix(described.not_before);
+        if now < not_before {
+            return Err(CertificateError::NotValidYetContext { time, not_before }.into());
+        }
+        let not_after = unix(described.not_after);
         if not_after < now {
-            let time = now;
             return Err(CertificateError::ExpiredContext { time, not_after }.into());
         }
         Ok(ServerCertVerified::assertion())

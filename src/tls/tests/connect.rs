@@ -114,7 +114,7 @@ async fn verify_accepts_the_right_authority_and_name() {
 }
 
 #[tokio::test]
-async fn verify_refuses_a_wrong_name_a_wrong_authority_and_an_expired_certificate() {
+async fn verify_refuses_a_wrong_name_a_wrong_authority_and_a_certificate_at_the_wrong_time() {
     let world = World::new();
     world.folder("a", &["mx.example.org"]);
     let result = connect(&verify(&world.ca), &world, "other.example.org").await;
@@ -123,13 +123,18 @@ async fn verify_refuses_a_wrong_name_a_wrong_authority_and_an_expired_certificat
     let result = connect(&verify(&stranger.ca), &world, "mx.example.org").await;
     assert_untrusted(result, "UnknownIssuer");
 
-    let (cert, key) = (world.path("old.pem"), world.path("old.key"));
-    world.issue(&cert, &key, &["mx.example.org"], Validity::Over);
-    let backend = OpenSsl::serve(&cert, &key, &[]);
-    for ca in [&world.ca, &cert] {
-        let stream = TcpStream::connect(&backend.address).await.unwrap();
-        let result = verify(ca).connect("mx.example.org", stream).await;
-        assert_untrusted(result.map(|(_, details)| details), "expired");
+    for (validity, reason) in [
+        (Validity::Over, "expired"),
+        (Validity::Later, "not valid yet"),
+    ] {
+        let (cert, key) = (world.path("mx.pem"), world.path("mx.key"));
+        world.issue(&cert, &key, &["mx.example.org"], validity);
+        let backend = OpenSsl::serve(&cert, &key, &[]);
+        for ca in [&world.ca, &cert] {
+            let stream = TcpStream::connect(&backend.address).await.unwrap();
+            let result = verify(ca).connect("mx.example.org", stream).await;
+            assert_untrusted(result.map(|(_, details)| details), reason);
+        }
     }
 }
 
