@@ -80,7 +80,7 @@ fn status(portcullis: &Portcullis, word: &str) -> String {
 fn files_beside_the_named_folders_are_out_of_reach_and_the_log_says_what_to_do() {
     let (backend, lists) = (Scripted::start(&[]), Lists::new());
     let portcullis = start(&lists, &backend, "true");
-    portcullis.log_with("sandbox: only the folders");
+    portcullis.log_with("sandbox: only files that settings name");
     assert_eq!(status(&portcullis, "NoNewPrivs:"), "1");
 
     // Another list beside the first is within reach, and one in another folder is not.

@@ -70,7 +70,7 @@ crate::settings::section! {
         drain: Duration = "30s", example "2min";
         /// Whom the process becomes once its listeners are bound, if root started it: `user` or `user:group`, by names or numbers. Certificates must be readable for that user.
         run_as: Option<RunAs>, example "nobody";
-        /// Leaves the process no files but those below the folders that settings name and the system's own, by Landlock, where the kernel has it.
+        /// Leaves the process no files but those that settings name, those in their folders and the system's own, by Landlock, where the kernel has it.
         sandbox: bool = "true", example "false";
     }
 }

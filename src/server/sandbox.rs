@@ -49,7 +49,7 @@ pub struct Paths {
     pub files: Vec<PathBuf>,
     /// Folders that are read, with the files that links in them lead to.
     pub folders: Vec<PathBuf>,
-    /// Folders in which files are made, read and removed.
+    /// Folders in which files are made, read and removed; the root is left out.
     pub writable: Vec<PathBuf>,
 }
 
@@ -72,11 +72,13 @@ impl Sandbox {
         match &self.0 {
             Ok(status) => match status.ruleset {
                 RulesetStatus::FullyEnforced => {
-                    tracing::info!("sandbox: only the folders that settings name can be read");
+                    tracing::info!(
+                        "sandbox: only files that settings name and those in their folders can be read"
+                    );
                 }
                 RulesetStatus::PartiallyEnforced => {
                     tracing::info!(
-                        "sandbox: only the folders that settings name can be read; this kernel's Landlock is an older one"
+                        "sandbox: only files that settings name and those in their folders can be read; this kernel's Landlock is an older one"
                     );
                 }
                 RulesetStatus::NotEnforced => {
@@ -95,7 +97,7 @@ static HOLDS: AtomicBool = AtomicBool::new(false);
 pub(super) fn suspect(failure: &str) {
     if HOLDS.load(Ordering::Relaxed) && failure.contains("Permission denied") {
         tracing::error!(
-            "permission may be denied by the file's mode (RUN_AS), or by the sandbox (SANDBOX), where only files below the folders that settings named at the start can be read; a restart lets in others"
+            "permission may be denied by the file's mode (RUN_AS), or by the sandbox (SANDBOX), where only files that settings named at the start and those in their folders can be read; a restart lets in others"
         );
     }
 }
@@ -111,10 +113,14 @@ fn restrict(paths: &Paths) -> Result<RestrictionStatus, RulesetError> {
             AccessFs::ReadFile | AccessFs::ReadDir,
         ))?
         .add_rules(path_beneath_rules(
-            &paths.writable,
+            writable(paths),
             AccessFs::from_all(NEWEST) & !AccessFs::Execute,
         ))?
         .restrict_self()
+}
+
+fn writable(paths: &Paths) -> impl Iterator<Item = &PathBuf> {
+    paths.writable.iter().filter(|folder| !is_root(folder))
 }
 
 /// The folders below which everything may be read, and the files of the root.
@@ -263,6 +269,15 @@ mod tests {
             writable: Vec::new(),
         });
         assert!(!readable.contains(Path::new("/")), "{readable:?}");
+    }
+
+    #[test]
+    fn the_root_is_no_folder_to_write_into() {
+        let paths = Paths {
+            writable: vec!["/".into(), "/tmp/..".into(), "/tmp".into()],
+            ..Paths::default()
+        };
+        assert!(writable(&paths).eq([Path::new("/tmp")]));
     }
 
     #[test]
