@@ -36,6 +36,9 @@ pub enum BodyOffence {
 /// What ends a message, at the start of a line.
 const END: &[u8] = b".\r\n";
 
+/// A dot that leads a line of content, on the wire.
+const DOT: &[u8] = b"..";
+
 /// What one call of [`Decoder::decode`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
@@ -175,12 +178,24 @@ impl Decoder {
     fn pass(&mut self, input: &[u8]) -> Decoded {
         let mut taken = 0;
         if self.offence.is_none() && matches!(self.place, Place::LineStart | Place::Text) {
-            taken = self.run(input);
-            self.size += taken as u64;
-            let rest = input.get(taken..).unwrap_or_default();
-            if self.place == Place::LineStart && rest.starts_with(END) {
-                taken += END.len();
-                self.place = Place::End;
+            loop {
+                let rest = input.get(taken..).unwrap_or_default();
+                let run = self.run(rest);
+                taken += run;
+                self.size += run as u64;
+                let rest = rest.get(run..).unwrap_or_default();
+                if self.place == Place::LineStart && rest.starts_with(END) {
+                    taken += END.len();
+                    self.place = Place::End;
+                    break;
+                }
+                if self.place != Place::LineStart || !rest.starts_with(DOT) || self.line_max == 0 {
+                    break;
+                }
+                taken += DOT.len();
+                self.size += 1;
+                self.line = 1;
+                self.place = Place::Text;
             }
         }
         Decoded {

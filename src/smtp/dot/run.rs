@@ -9,6 +9,9 @@ use memchr::memrchr;
 /// each oddity in it.
 const BLOCK: usize = 256;
 
+/// Octets of a block that are looked at together to find the oddity in it.
+const VECTOR: usize = 16;
+
 /// How many octets of `input` are text and CRLF alone, without NUL and without a dot
 /// that leads a line; a CR at the very end is not among them. `before` stands before
 /// the first one, and is no CR.
@@ -22,10 +25,7 @@ pub(super) fn plain(before: u8, input: &[u8]) -> usize {
     let mut plain = 1;
     for (before, block) in input.chunks(BLOCK).zip(rest.chunks(BLOCK)) {
         if is_odd_anywhere(before, block) {
-            let mut pairs = before.iter().zip(block);
-            plain += pairs
-                .position(|(before, octet)| is_odd(*before, *octet))
-                .unwrap_or_default();
+            plain += until_odd(before, block);
             break;
         }
         plain += block.len();
@@ -34,6 +34,16 @@ pub(super) fn plain(before: u8, input: &[u8]) -> usize {
         Some([.., b'\r']) => plain - 1,
         _ => plain,
     }
+}
+
+/// The place of the first oddity in a block.
+fn until_odd(before: &[u8], block: &[u8]) -> usize {
+    let mut vectors = before.chunks(VECTOR).zip(block.chunks(VECTOR));
+    let vector = vectors.position(|(before, vector)| is_odd_anywhere(before, vector));
+    let at = VECTOR * vector.unwrap_or_default();
+    let mut pairs = before.iter().zip(block).skip(at);
+    let octet = pairs.position(|(before, octet)| is_odd(*before, *octet));
+    at + octet.unwrap_or_default()
 }
 
 /// Without a branch in the loop, which compilers turn into a few vector instructions.

@@ -270,13 +270,15 @@ fn recoding_is_decoding_and_encoding() {
         "a\r\n..b\r\n.c\r\n.\r\n",
         "a\n.\r\n.\r\n",
         "a\n.b\r\n..\r\n.\r\n",
+        "..\r\n...\r\n....x\r\n..",
+        "..\n..\r\n..\r..\r\n.\r\n",
         "a\r",
         "a\0\r\n.\r\n",
         &format!("{long}\r\n{long}\n.{long}\r\n.\r\nQUIT\r\n"),
         &format!("{}\r\n.\r\n", "x".repeat(511)),
     ] {
         for newline in [BareNewline::Reject, BareNewline::Normalize] {
-            for line_max in [None, Some(4), Some(512), Some(514)] {
+            for line_max in [None, Some(2), Some(3), Some(4), Some(512), Some(514)] {
                 let expected = by_both_codecs(newline, line_max, stream.as_bytes());
                 for piece in [1, 2, 3, 255, 256, 257, usize::MAX >> 1] {
                     let seen = recode(newline, line_max, stream.as_bytes(), piece);
@@ -291,14 +293,14 @@ fn recoding_is_decoding_and_encoding() {
 fn whole_clean_lines_and_the_end_are_not_copied() {
     let mut recoder = Recoder::new(BareNewline::Reject, Some(1000));
     let mut wire = Vec::new();
-    let recoded = recoder.recode(b"a\r\nb.\r\n.\r\nQUIT\r\n", &mut wire);
+    let recoded = recoder.recode(b"a\r\n..b.\r\n.\r\nQUIT\r\n", &mut wire);
     let expected = Recoded {
-        taken: 10,
+        taken: 12,
         ended: true,
         as_is: true,
     };
     assert_eq!((recoded, &*wire), (expected, &b""[..]));
-    assert_eq!(recoder.size(), 7);
+    assert_eq!(recoder.size(), 8, "without the dot that only the wire has");
 }
 
 #[test]
