@@ -62,7 +62,12 @@ pub(super) struct Relayed {
 
 /// Keeps the client to its pace. Only time spent waiting for it counts.
 pub(super) struct Pace {
-    limits: Limits,
+    /// Longest pause.
+    pause_max: Duration,
+    /// Octets a second; 0 for none.
+    rate_min: u64,
+    /// What is saved at most.
+    credit_max: Duration,
     /// How long it may still be waited for: octets earn it, and no more is
     /// saved than the grace and one pause, or a fast start would buy hours.
     credit: Duration,
@@ -70,9 +75,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            limits,
+            pause_max: limits.pause_max,
+            rate_min: limits.rate_min,
+            credit_max: limits.grace.saturating_add(limits.pause_max),
             credit: limits.grace,
             octets: 0,
         }
@@ -80,9 +87,9 @@ impl Pace {
 
     /// How long the next octet may take.
     fn patience(&self) -> Duration {
-        match self.limits.rate_min {
-            0 => self.limits.pause_max,
-            _ => self.credit.min(self.limits.pause_max),
+        match self.rate_min {
+            0 => self.pause_max,
+            _ => self.credit.min(self.pause_max),
         }
     }
 
@@ -94,10 +101,9 @@ impl Pace {
     fn earn(&mut self, octets: u64) {
         self.octets = self.octets.saturating_add(octets);
         let nanoseconds = octets.saturating_mul(1_000_000_000);
-        if let Some(nanoseconds) = nanoseconds.checked_div(self.limits.rate_min) {
-            let most = self.limits.grace.saturating_add(self.limits.pause_max);
+        if let Some(nanoseconds) = nanoseconds.checked_div(self.rate_min) {
             let earned = Duration::from_nanos(nanoseconds);
-            self.credit = self.credit.saturating_add(earned).min(most);
+            self.credit = self.credit.saturating_add(earned).min(self.credit_max);
         }
     }
 
@@ -230,7 +236,7 @@ fn early(reply: Result<Reply, Lost>) -> Moved {
 pub(super) async fn relay(
     client: &mut Client,
     backend: &mut Option<Conversation>,
-    limits: Limits,
+    limits: &Limits,
     trace: &[u8],
 ) -> Relayed {
     let mut outlet = Outlet::to(backend);
@@ -289,7 +295,7 @@ pub(super) async fn relay(
 pub(super) async fn relay_chunk(
     client: &mut Client,
     backend: &mut Option<Conversation>,
-    limits: Limits,
+    limits: &Limits,
     bdat: Bdat,
     checker: &mut ChunkChecker,
     trace: &[u8],
@@ -356,7 +362,11 @@ pub(super) async fn relay_chunk(
 ///
 /// # Errors
 /// [`Moved::Gone`] or [`Moved::TooSlow`].
-pub(super) async fn discard(client: &mut Client, limits: Limits, octets: u64) -> Result<(), Moved> {
+pub(super) async fn discard(
+    client: &mut Client,
+    limits: &Limits,
+    octets: u64,
+) -> Result<(), Moved> {
     let mut pace = Pace::new(limits);
     let mut left = octets;
     loop {

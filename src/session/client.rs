@@ -96,27 +96,29 @@ impl Client {
 
     /// The next line. Writes what waits to be written before it waits itself.
     pub(super) async fn line(&mut self, bound: Bound) -> Result<Line, ClientError> {
-        let deadline = Instant::now() + self.patience;
+        let mut deadline = None;
         loop {
-            let max = match bound {
-                Bound::Auth => AUTH_LINE_MAX,
-                Bound::Command if begins_with_auth(&self.input) => self.line_max.max(AUTH_LINE_MAX),
-                Bound::Command => self.line_max,
-            };
-            let octets = match self.cutter.cut(&mut self.input, max) {
-                Ok(Some(line)) => Ok(line),
-                Err(offence) => Err(offence),
-                Ok(None) => {
-                    self.flush().await?;
-                    timeout_at(deadline, self.fill())
-                        .await
-                        .map_err(|_| ClientError::TimedOut)??;
-                    continue;
-                }
-            };
-            let behind = Behind::of(!self.input.is_empty());
-            return Ok(Line { octets, behind });
+            if let Some(line) = self.line_here(bound) {
+                return Ok(line);
+            }
+            self.flush().await?;
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);
+            timeout_at(deadline, self.fill())
+                .await
+                .map_err(|_| ClientError::TimedOut)??;
         }
+    }
+
+    /// The next line, if the whole of it has come already.
+    pub(super) fn line_here(&mut self, bound: Bound) -> Option<Line> {
+        let max = match bound {
+            Bound::Auth => AUTH_LINE_MAX,
+            Bound::Command if begins_with_auth(&self.input) => self.line_max.max(AUTH_LINE_MAX),
+            Bound::Command => self.line_max,
+        };
+        let octets = self.cutter.cut(&mut self.input, max).transpose()?;
+        let behind = Behind::of(!self.input.is_empty());
+        Some(Line { octets, behind })
     }
 
     /// The commands that have come already and been left in the buffer, up to what

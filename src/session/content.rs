@@ -33,7 +33,7 @@ impl Session<'_> {
         };
         let writer = court.spool.begin();
         self.begin_message();
-        let kept = body::keep(&mut self.client, writer, self.limits).await;
+        let kept = body::keep(&mut self.client, writer, &self.limits).await;
         self.spooled(kept)
     }
 
@@ -63,7 +63,7 @@ impl Session<'_> {
 
     fn begin_message(&mut self) {
         self.messages = self.messages.saturating_add(1);
-        self.chunks = Chunks::new(self.limits);
+        self.chunks = Chunks::new(&self.limits);
     }
 
     fn spooled(&mut self, kept: KeptBody) -> Event {

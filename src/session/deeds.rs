@@ -161,7 +161,7 @@ impl Session<'_> {
         let relayed = body::relay(
             &mut self.client,
             &mut self.backend,
-            self.limits,
+            &self.limits,
             trace.as_bytes(),
         )
         .await;
@@ -172,14 +172,14 @@ impl Session<'_> {
         let first = self.machine.is_first_chunk();
         if first {
             self.messages = self.messages.saturating_add(1);
-            self.chunks = Chunks::new(self.limits);
+            self.chunks = Chunks::new(&self.limits);
         }
         let trace = if first { self.trace() } else { String::new() };
         let checker = &mut self.chunks.checker;
         let relayed = body::relay_chunk(
             &mut self.client,
             &mut self.backend,
-            self.limits,
+            &self.limits,
             bdat,
             checker,
             trace.as_bytes(),
@@ -201,7 +201,7 @@ impl Session<'_> {
         self.place.waits();
         let discarded = tokio::select! {
             biased;
-            discarded = body::discard(&mut self.client, self.limits, octets) => discarded,
+            discarded = body::discard(&mut self.client, &self.limits, octets) => discarded,
             () = self.place.called() => return self.summons(),
         };
         self.place.works();

@@ -128,7 +128,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: &Limits) -> Self {
         let now = Instant::now();
         Self {
             checker: ChunkChecker::new(),
@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
             limits,
             backend: None,
             group: Group::default(),
-            chunks: Chunks::new(limits),
+            chunks: Chunks::new(&limits),
             kept: Kept::Nothing,
             journal,
             recipient: None,
@@ -306,40 +306,51 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self) -> Event {
+        if self.place.closing() && self.machine.at_rest() {
+            return Event::Draining;
+        }
+        let line = match self.client.line_here(Bound::Command) {
+            Some(line) => line,
+            None => match self.await_line().await {
+                Ok(line) => line,
+                Err(event) => return event,
+            },
+        };
+        match line.octets {
+            Err(offence) => {
+                self.journal.command(None);
+                Event::Offence(offence)
+            }
+            Ok(octets) => {
+                let (command, behind) = (Command::parse(&octets), line.behind);
+                self.journal
+                    .command(command.as_ref().ok().map(Command::verb));
+                Event::Command(command, behind)
+            }
+        }
+    }
+
+    /// Keeps the place only as long as nobody needs it more.
+    ///
+    /// # Errors
+    /// What happened instead.
+    async fn await_line(&mut self) -> Result<Line, Event> {
         self.place.waits();
         let line = loop {
-            if self.place.closing() && self.machine.at_rest() {
-                return Event::Draining;
-            }
             tokio::select! {
                 biased;
                 line = self.client.line(Bound::Command) => break line,
                 () = self.place.called() => {}
             }
             if !self.place.closing() {
-                return Event::MustLeave;
+                return Err(Event::MustLeave);
+            }
+            if self.machine.at_rest() {
+                return Err(Event::Draining);
             }
         };
         self.place.works();
-        match line {
-            Err(error) => trouble(&error),
-            Ok(Line {
-                octets: Err(offence),
-                ..
-            }) => {
-                self.journal.command(None);
-                Event::Offence(offence)
-            }
-            Ok(Line {
-                octets: Ok(octets),
-                behind,
-            }) => {
-                let command = Command::parse(&octets);
-                self.journal
-                    .command(command.as_ref().ok().map(Command::verb));
-                Event::Command(command, behind)
-            }
-        }
+        line.map_err(|error| trouble(&error))
     }
 }
 
