@@ -7,7 +7,7 @@ use memchr::memrchr;
 
 /// Octets that are looked at together. Not more: a block is looked at once for
 /// each oddity in it.
-const BLOCK: usize = 256;
+const BLOCK: usize = 128;
 
 /// Octets of a block that are looked at together to find the oddity in it.
 const VECTOR: usize = 16;
@@ -22,26 +22,28 @@ pub(super) fn plain(before: u8, input: &[u8]) -> usize {
     if is_odd(before, *first) {
         return 0;
     }
-    let mut plain = 1;
-    for (before, block) in input.chunks(BLOCK).zip(rest.chunks(BLOCK)) {
-        if is_odd_anywhere(before, block) {
-            plain += until_odd(before, block);
-            break;
-        }
-        plain += block.len();
-    }
+    let (before, _) = input.as_chunks::<BLOCK>();
+    let (blocks, _) = rest.as_chunks::<BLOCK>();
+    let mut pairs = before.iter().zip(blocks);
+    let odd = pairs.position(|(before, block)| is_odd_anywhere(before, block));
+    // Of the first block that is odd, or of the octets that fill none.
+    let at = BLOCK * odd.unwrap_or(blocks.len());
+    let before = input.get(at..).unwrap_or_default();
+    let plain = 1 + at + until_odd(before, rest.get(at..).unwrap_or_default());
     match input.get(..plain) {
         Some([.., b'\r']) => plain - 1,
         _ => plain,
     }
 }
 
-/// The place of the first oddity in a block.
-fn until_odd(before: &[u8], block: &[u8]) -> usize {
-    let mut vectors = before.chunks(VECTOR).zip(block.chunks(VECTOR));
-    let vector = vectors.position(|(before, vector)| is_odd_anywhere(before, vector));
-    let at = VECTOR * vector.unwrap_or_default();
-    let mut pairs = before.iter().zip(block).skip(at);
+/// How many octets come before the first oddity.
+fn until_odd(before: &[u8], octets: &[u8]) -> usize {
+    let mut vectors = before.chunks(VECTOR).zip(octets.chunks(VECTOR));
+    let odd = vectors.position(|(before, vector)| is_odd_anywhere(before, vector));
+    let Some(at) = odd.map(|vectors| vectors * VECTOR) else {
+        return octets.len();
+    };
+    let mut pairs = before.iter().zip(octets).skip(at);
     let octet = pairs.position(|(before, octet)| is_odd(*before, *octet));
     at + octet.unwrap_or_default()
 }
