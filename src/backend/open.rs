@@ -1,6 +1,7 @@
 //! Opening a connection to a guarded server: connect, greet, encrypt, introduce.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
@@ -219,7 +220,7 @@ impl Backend {
         name: &HeloName,
     ) -> Result<(), OpenError> {
         let mut reply = conversation.exchange(&Command::Ehlo(name.clone())).await?;
-        conversation.keywords = Keywords::parse(&reply).into();
+        conversation.keywords = self.shared(Keywords::parse(&reply));
         if matches!(reply.code(), 500 | 502 | 504) {
             conversation.keywords = Keywords::default().into();
             reply = conversation.exchange(&Command::Helo(name.clone())).await?;
@@ -231,6 +232,14 @@ impl Backend {
             _ if is_refusal(&reply) => Err(OpenError::Refused(reply)),
             _ => Err(OpenError::TurnedAway(reply.text())),
         }
+    }
+
+    /// The same keywords as a probe found are held once for all sessions.
+    fn shared(&self, keywords: Keywords) -> Arc<Keywords> {
+        let probed = self.servers.iter().filter_map(|it| it.probed.load_full());
+        let mut known = probed.map(|probed| Arc::clone(&probed.keywords));
+        let same = known.find(|known| **known == keywords);
+        same.unwrap_or_else(|| keywords.into())
     }
 
     async fn starttls(

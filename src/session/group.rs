@@ -43,10 +43,13 @@ impl Group {
 impl Session<'_> {
     pub(super) async fn exchange(&mut self, command: &Command) -> Event {
         let sent = self.backend.as_ref().is_some_and(|to| to.has_sent(command));
-        let rest = if sent {
+        if !sent {
+            self.group = Group::default();
+        }
+        let rest = if sent || self.client.buffered().is_empty() {
             Vec::new()
         } else {
-            self.rest_of_group(command).await
+            Box::pin(self.rest_of_group(command)).await
         };
         let answered = match &mut self.backend {
             Some(backend) if sent => backend.next_of_group().await,
@@ -68,7 +71,6 @@ impl Session<'_> {
         if !begins || !pipelines || self.service.policy.mode == Mode::Monitor {
             return rest;
         }
-        self.group = Group::default();
         for (command, behind) in self.client.upcoming() {
             let Some(foreseen) = self.machine.foresee(&command, behind, rest.len()) else {
                 break;

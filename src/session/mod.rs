@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use crate::backend::Conversation;
 use crate::limits::{Permit, Place};
 use crate::metrics::Admission::{Busy, FailedHandshake};
+use crate::metrics::Presence;
 use crate::policy::Mode;
 use crate::policy::content::Edits;
 use crate::smtp::bdat::ChunkChecker;
@@ -51,8 +52,20 @@ use machine::{Answer, Ending, Event, Machine, Privacy, Step};
 use refusal::Refusal;
 
 /// Serves one client from its first octet to its last.
-pub async fn serve(service: Arc<Service>, arrival: Arrival) {
-    let Arrival { caller, place } = arrival;
+pub fn serve(service: Arc<Service>, arrival: Arrival) -> impl Future<Output = ()> + Send {
+    // What a future is made with takes up room in it to its end.
+    let arrival = Box::new(arrival);
+    async move {
+        if let Some((mut session, _presence)) = welcome(&service, arrival).await {
+            let ending = session.run().await;
+            Box::pin(session.finish(ending)).await;
+        }
+    }
+}
+
+/// Up to the greeting; `None`: there will be none.
+async fn welcome(service: &Service, arrival: Box<Arrival>) -> Option<(Session<'_>, Presence)> {
+    let Arrival { caller, place } = *arrival;
     let (id, listener) = (SessionId::next(), caller.listener);
     let mut journal = Journal::new(id, listener, caller.peer, service.log_addresses);
     let admitted = tokio::select! {
@@ -60,15 +73,14 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
         () = place.called() => None,
         admitted = timeout(
             service.settings.timeout_handshake,
-            Box::pin(admit(&service, caller, &mut journal)),
+            Box::pin(admit(service, caller, &mut journal)),
         ) => Some(admitted),
     };
     match admitted {
         Some(Ok(Ok(admitted))) => {
-            let _presence = journal.admitted();
-            let mut session = Session::new(&service, id, listener, admitted, place, journal);
-            let ending = session.run().await;
-            Box::pin(session.finish(ending)).await;
+            let presence = journal.admitted();
+            let session = Session::new(service, id, listener, admitted, place, journal);
+            return Some((session, presence));
         }
         Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(FailedHandshake, &reason),
         Some(Ok(Err(NotAdmitted::TurnedAway))) => {}
@@ -76,6 +88,7 @@ pub async fn serve(service: Arc<Service>, arrival: Arrival) {
         None if place.closing() => journal.cut_off(Busy, &"shutting down"),
         None => journal.cut_off(Busy, &"places run out"),
     }
+    None
 }
 
 /// How long the last reply may take to be written and read.

@@ -184,8 +184,7 @@ impl Machine {
             }
             (Pending::Rcpt(rcpt), Class::Done) => match phase {
                 Phase::Mail(greeted, mut envelope) => {
-                    envelope.recipients.push(rcpt.to);
-                    envelope.parameters.push(rcpt.parameters);
+                    envelope.add(rcpt);
                     self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
                 }
                 _ => end(Refusal::BackendNonsense),

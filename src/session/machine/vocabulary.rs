@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::policy::{Mode, Standing, Verdict};
-use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Verb};
+use crate::smtp::command::{AuthLine, Bdat, Command, CommandError, Mail, Rcpt, Verb};
 use crate::smtp::dot::{BareNewline, BodyOffence};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::line::LineOffence;
@@ -335,5 +335,16 @@ impl Envelope {
     /// The reverse-path.
     pub fn from(&self) -> &ReversePath {
         &self.mail.from
+    }
+
+    /// A recipient that the backend has taken.
+    pub(super) fn add(&mut self, rcpt: Rcpt) {
+        if self.recipients.is_empty() {
+            // Most messages have no other, and many sessions wait with one.
+            self.recipients.reserve_exact(1);
+            self.parameters.reserve_exact(1);
+        }
+        self.recipients.push(rcpt.to);
+        self.parameters.push(rcpt.parameters);
     }
 }

@@ -61,6 +61,10 @@ impl ReplyParser {
             if *self.code.get_or_insert(line.code) != line.code {
                 return Err(ReplyError::MixedCodes);
             }
+            // Most replies are one line, and some are held for long.
+            if line.last {
+                self.lines.reserve_exact(1);
+            }
             self.lines.push(line.text);
             if self.lines.len() > LINES_MAX || self.octets > REPLY_MAX {
                 return Err(ReplyError::TooLong);
