@@ -139,6 +139,16 @@ impl Transaction {
         self.chunks.unwrap_or(0)
     }
 
+    /// Those that it has taken.
+    pub fn recipients(&self) -> usize {
+        self.recipients.len()
+    }
+
+    /// Whether addresses may be other than ASCII (RFC 6531 3.4).
+    pub fn smtputf8(&self) -> bool {
+        self.mail.parameters.smtputf8
+    }
+
     /// Invariant 2: the envelope is what the backend has taken, all of it.
     pub fn assert_is(&self, envelope: &Envelope) {
         assert_eq!(&self.mail.from, envelope.from());

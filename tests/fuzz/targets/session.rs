@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::policy::{Mode, Standing, Verdict};
 use portcullis::session::machine::*;
 use portcullis::smtp::command::{AuthLine, Command, Rcpt, Verb};
+use portcullis::smtp::parameters::RcptParameters;
 use portcullis::smtp::path::ForwardPath;
 use portcullis::smtp::reply::Reply;
 use portcullis_fuzz::backend::Connection;
@@ -274,6 +275,12 @@ impl Session {
         };
         let mut known = known.iter().map(ForwardPath::mailbox);
         assert!(known.any(|mailbox| mailbox == rcpt.to.mailbox()));
+        let transaction = self.backend.as_ref().and_then(Connection::transaction);
+        let transaction = transaction.expect("a transaction");
+        assert!(transaction.recipients() < self.rules.recipients_cap);
+        assert!(rcpt.to.is_ascii() || transaction.smtputf8());
+        let plain = rcpt.parameters == RcptParameters::default();
+        assert!(plain || self.rules.backend.contains("DSN"), "{rcpt:?}");
     }
 
     /// Invariant 4, and that only the backend takes a message.
@@ -360,6 +367,23 @@ impl Session {
         self.message = None;
     }
 
+    /// A backend that takes every connection and loses it at the first word.
+    fn lose(&mut self) {
+        loop {
+            let event = match &self.step {
+                Step::Exchange(_) | Step::ExchangeAuth(_) => Event::Answered(Err(Lost)),
+                Step::RelayBody(_) | Step::RelayChunk(_) | Step::DeliverBody => {
+                    Event::Moved(Moved::Lost)
+                }
+                step => match consent(step) {
+                    Some(consent) => consent,
+                    None => break,
+                },
+            };
+            self.advance(event);
+        }
+    }
+
     /// Looks ahead as the loop does where a client pipelines: what was foreseen
     /// passes the guard, and is what the machine then says if all is taken.
     fn pipeline(&mut self, data: &mut &[u8]) {
@@ -412,6 +436,7 @@ fuzz_target!(|data: &[u8]| {
         match (take_octet(&mut data), consent(&session.step)) {
             (0..200, Some(consent)) => session.advance(consent),
             (200..208, _) => session.pipeline(&mut data),
+            (208..212, _) => session.lose(),
             (254.., _) => session.advance(stray(&mut data)),
             _ => session.advance(fitting(&session.step, &mut data)),
         }
