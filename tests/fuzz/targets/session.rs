@@ -367,11 +367,15 @@ impl Session {
         self.message = None;
     }
 
-    /// A backend that takes every connection and loses it at the first word.
-    fn lose(&mut self) {
+    /// A backend that takes every connection and loses it at the first word, or
+    /// takes every envelope and loses the connection before the message.
+    fn lose(&mut self, takes_envelopes: bool) {
         loop {
             let event = match &self.step {
-                Step::Exchange(_) | Step::ExchangeAuth(_) => Event::Answered(Err(Lost)),
+                Step::Exchange(Command::Data) => Event::Answered(Err(Lost)),
+                Step::Exchange(_) | Step::ExchangeAuth(_) if !takes_envelopes => {
+                    Event::Answered(Err(Lost))
+                }
                 Step::RelayBody(_) | Step::RelayChunk(_) | Step::DeliverBody => {
                     Event::Moved(Moved::Lost)
                 }
@@ -436,7 +440,7 @@ fuzz_target!(|data: &[u8]| {
         match (take_octet(&mut data), consent(&session.step)) {
             (0..200, Some(consent)) => session.advance(consent),
             (200..208, _) => session.pipeline(&mut data),
-            (208..212, _) => session.lose(),
+            (at @ 208..212, _) => session.lose(at < 210),
             (254.., _) => session.advance(stray(&mut data)),
             _ => session.advance(fitting(&session.step, &mut data)),
         }
