@@ -146,6 +146,33 @@ fn moods() -> impl Strategy<Value = Vec<Mood>> {
     vec(mood, 0..30)
 }
 
+fn greetings() -> impl Strategy<Value = Vec<Mood>> {
+    let refusals = vec![421, 450, 500, 554];
+    let mood = prop_oneof![
+        30 => Just(Mood::Honest),
+        3 => prop::sample::select(refusals).prop_map(Mood::Refuses),
+        1 => Just(Mood::Late),
+        1 => Just(Mood::Leaves),
+        1 => Just(Mood::Closes),
+        1 => Just(Mood::AnswersAndCloses),
+        1 => Just(Mood::AnswersTwice),
+        1 => Just(Mood::Errs),
+        1 => Just(Mood::Babbles),
+    ];
+    vec(mood, 0..4)
+}
+
+/// What the scanner says of every message of a case.
+fn verdict() -> impl Strategy<Value = Manner> {
+    prop_oneof![
+        8 => Just(Manner::Clean),
+        1 => Just(Manner::Late(Duration::from_millis(20))),
+        2 => Just(Manner::Says(FOUND)),
+    ]
+}
+
+const FOUND: &[u8] = b"stream: Model.Test FOUND\0";
+
 /// Who acknowledges DATA by 354.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -186,6 +213,14 @@ fn check(client: &Actor, backend: &Record, way: Way) -> Result<(), TestCaseError
         };
         prop_assert_eq!(&whole.hello, &sent.hello, "the hello of {:?}", whole);
         prop_assert_eq!(&whole.recipients, &sent.recipients, "of {:?}", whole);
+        // What is told of the size is ours to change.
+        let [told, asked] = [&whole.parameters, &sent.parameters].map(|text| {
+            let words = text.split_whitespace();
+            words
+                .filter(|it| !it.starts_with("SIZE="))
+                .collect::<Vec<_>>()
+        });
+        prop_assert_eq!(told, asked, "the parameters of {:?}", whole);
         let content = whole.content == sent.content;
         prop_assert!(content, "{whole:?} was sent as {sent:?}");
         let times = backend
@@ -236,14 +271,20 @@ fn try_many(way: Way, seed: u64) {
         ..Config::default()
     };
     let (tried, taken) = (Cell::new(0_u32), Cell::new(0));
-    let result = TestRunner::new(config).run(&(script(), moods()), |(script, moods)| {
+    let cases = (script(), greetings(), moods(), verdict());
+    let result = TestRunner::new(config).run(&cases, |(script, greetings, moods, verdict)| {
         tried.set(tried.get() + 1);
         let name = format!("c{}", tried.get());
-        backend.prepare(&name, &moods);
+        clamd.behave(verdict);
+        backend.prepare(&name, &greetings, &moods);
         let mut client = Actor::new(portcullis.mx, &name);
         client.play(&script);
         let record = backend.record(&name);
         taken.set(taken.get() + client.acknowledged.len());
+        if way == Way::Judged && matches!(verdict, Manner::Says(_)) {
+            let passed = client.acknowledged.len() + record.whole.len();
+            prop_assert_eq!(passed, 0, "messages that the scanner refused");
+        }
         check(&client, &record, way)
     });
     let (tried, taken) = (tried.get(), taken.get());

@@ -53,6 +53,8 @@ pub enum Chunk {
 pub struct Letter {
     pub hello: String,
     pub sender: String,
+    /// Of MAIL.
+    pub parameters: String,
     pub recipients: Vec<String>,
     pub content: Vec<u8>,
 }
@@ -239,7 +241,7 @@ impl Actor {
                 self.hello = None;
                 self.letter = None;
             }
-            Command::Mail(_) if yes => self.mail_taken(&sent.name),
+            Command::Mail(parameters) if yes => self.mail_taken(&sent.name, parameters),
             Command::Rcpt if yes => {
                 self.promised.push(format!("RCPT {}", sent.name));
                 match &mut self.letter {
@@ -269,7 +271,7 @@ impl Actor {
         Some(())
     }
 
-    fn mail_taken(&mut self, sender: &str) {
+    fn mail_taken(&mut self, sender: &str, parameters: &str) {
         self.promised.push(format!("MAIL {sender}"));
         if self.letter.is_some() && !self.damaged {
             self.fault("a second sender");
@@ -280,6 +282,7 @@ impl Actor {
         self.letter = Some(Letter {
             hello,
             sender: sender.to_owned(),
+            parameters: parameters.to_owned(),
             ..Letter::default()
         });
         self.damaged = false;

@@ -36,6 +36,8 @@ pub enum Mood {
 pub struct Whole {
     pub hello: String,
     pub sender: String,
+    /// Of MAIL.
+    pub parameters: String,
     pub recipients: Vec<String>,
     pub content: Vec<u8>,
     /// Whether it said yes to it.
@@ -56,6 +58,8 @@ pub struct Record {
 #[derive(Default)]
 struct Book {
     records: HashMap<String, Record>,
+    /// Of the connections to come.
+    greetings: VecDeque<Mood>,
     open: usize,
 }
 
@@ -96,12 +100,15 @@ impl Fickle {
     }
 
     /// For a client whose names in EHLO all begin with `client` and a hyphen.
-    pub fn prepare(&self, client: &str, moods: &[Mood]) {
+    /// Connections are greeted before that is known: by whoever comes next.
+    pub fn prepare(&self, client: &str, greetings: &[Mood], moods: &[Mood]) {
         let record = Record {
             moods: moods.iter().copied().collect(),
             ..Record::default()
         };
-        lock(&self.book).records.insert(client.to_owned(), record);
+        let mut book = lock(&self.book);
+        book.greetings = greetings.iter().copied().collect();
+        book.records.insert(client.to_owned(), record);
     }
 
     /// What it knows of the client, once nobody speaks to it.
@@ -122,6 +129,7 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 struct Transaction {
     sender: String,
+    parameters: String,
     recipients: Vec<String>,
     content: Vec<u8>,
 }
@@ -140,10 +148,15 @@ struct Visit<'a> {
 impl Visit<'_> {
     /// `None` when it is over.
     fn converse(&mut self) -> Option<()> {
-        self.say("220 fickle.test")?;
+        let mood = lock(self.book).greetings.pop_front();
+        let greeted = self.perform(mood.unwrap_or(Mood::Honest), "220 fickle.test")?;
         loop {
             let line = String::from_utf8_lossy(&self.line()?).into_owned();
             let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            // RFC 5321 3.1: it is only waiting for QUIT.
+            if !greeted && verb != "QUIT" {
+                self.offended(format!("after a greeting that was none: {line:?}"));
+            }
             match verb {
                 "EHLO" | "HELO" => self.hello(verb, rest)?,
                 "MAIL" => self.mail(&line)?,
@@ -188,9 +201,10 @@ impl Visit<'_> {
             self.offended(format!("inside a transaction: {line}"));
         }
         if self.answer("250 2.1.0 sender")? {
-            let sender = address(line);
+            let (_, parameters) = line.split_once('>').unwrap_or_default();
             self.transaction = Some(Transaction {
-                sender,
+                sender: address(line),
+                parameters: parameters.to_owned(),
                 recipients: Vec::new(),
                 content: Vec::new(),
             });
@@ -260,6 +274,7 @@ impl Visit<'_> {
         let whole = Whole {
             hello: self.hello.clone(),
             sender: transaction.sender,
+            parameters: transaction.parameters,
             recipients: transaction.recipients,
             content: transaction.content,
             acknowledged: false,
