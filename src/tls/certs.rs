@@ -114,7 +114,7 @@ pub(super) fn renew(
     let incomplete = !problems.is_empty();
     let mut found = Vec::new();
     for one in files.found {
-        match one.load(provider).and_then(Certificate::begun) {
+        match one.load(provider).and_then(|new| new.begun(old)) {
             Ok(certificate) => found.push(certificate),
             Err((chain, more)) => {
                 problems.extend(more);
@@ -146,11 +146,16 @@ struct Certificate {
 type Unusable = (PathBuf, Vec<TlsError>);
 
 impl Certificate {
-    /// Itself, if it is valid by now. At the start nobody asks: it is better than
-    /// none, and the clock may be wrong.
-    fn begun(self) -> Result<Self, Unusable> {
+    /// Itself, unless it will be valid only later and what is shown of the same file
+    /// is valid now. At the start nobody asks: it is better than none, and the clock
+    /// may be wrong.
+    fn begun(self, old: &Chooser) -> Result<Self, Unusable> {
+        let now = SystemTime::now();
+        let mut shown = old.certificates.iter();
+        let shown = shown.find(|shown| shown.summary.file == self.summary.file);
+        let is_better = shown.is_none_or(|shown| shown.summary.is_valid(now));
         match &self.summary.file {
-            Some(path) if self.summary.is_early(SystemTime::now()) => {
+            Some(path) if is_better && self.summary.is_early(now) => {
                 let problem = TlsError::NotYetValid {
                     path: path.clone(),
                     not_before: self.summary.not_before,

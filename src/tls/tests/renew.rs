@@ -80,6 +80,18 @@ async fn a_renewal_that_is_not_valid_yet_is_not_shown() {
 }
 
 #[tokio::test]
+async fn of_two_that_are_not_valid_yet_the_newer_is_shown() {
+    let world = World::new();
+    world.folder_valid("mx", &["old.example.org"], Validity::Later);
+    let server = world.server();
+    assert_eq!(renew(&server, &world), [""; 0], "the very same");
+    fs::remove_dir_all(world.path("certs/mx")).unwrap();
+    world.folder_valid("mx", &["new.example.org"], Validity::Later);
+    assert_eq!(renew(&server, &world), [""; 0]);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["new.example.org"]);
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_not_valid_yet_does_not_replace_the_self_signed_one() {
     let world = World::new();
     let server = world.server();
