@@ -2,7 +2,7 @@
 //! explains them. What a setting means is known only by the room that obeys it.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::server::listen::ListenAddress;
 use crate::settings::{Origin, Problem, Problems, Reader, Spec};
@@ -241,6 +241,12 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
             let what = format!("names {address}, which another listener has already");
             complain(key, &what);
         }
+    }
+    if let Some(spool) = &parts.spool
+        && spool.folder() == Path::new("/")
+    {
+        let what = "is the root of all files: bodies want a folder of their own";
+        complain("spool_dir", what);
     }
     if let Some(tls) = &parts.tls {
         match (&tls.tls_cert, &tls.tls_key) {

@@ -307,6 +307,20 @@ fn every_setting_says_what_it_means() {
 }
 
 #[test]
+fn a_spool_in_the_root_is_refused() {
+    let given = [
+        ("backend", "10.0.0.5:25"),
+        ("domains", "example.org"),
+        ("spool_dir", "//"),
+    ];
+    let problems = problems_of(&given);
+    assert!(
+        problems.contains("PORTCULLIS_SPOOL_DIR is the root of all files"),
+        "{problems}"
+    );
+}
+
+#[test]
 fn a_mark_above_the_refusal_is_refused() {
     let [backend, domains] = [("backend", "10.0.0.5:25"), ("domains", "example.org")];
     let given =
