@@ -186,3 +186,31 @@ fn bodies_slower_than_the_minimum_are_cut_and_never_ended() {
     });
     assert!(left.is_some(), "{}", portcullis.log());
 }
+
+/// A client that stops inside a body costs no buffer while it waits, however much of
+/// it came at once before.
+#[test]
+fn bodies_that_stand_still_hold_no_buffers() {
+    const CLIENTS: usize = 200;
+    let backend = Scripted::start(&[]);
+    let portcullis = Portcullis::guarding(backend.address, &[("DATA_RATE_GRACE", "5m")]);
+    let lines = format!(".{}\r\n", "x".repeat(72)).repeat(900);
+    let stand_still = || {
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.open_data("ann@sender.test", "bob@example.org");
+        for _ in 0..3 {
+            client.send(lines.as_bytes());
+        }
+        client
+    };
+    let mut clients = vec![stand_still()];
+    let before = portcullis.resident();
+    while clients.len() < CLIENTS {
+        clients.extend((0..20).map(|_| stand_still()));
+        // Those who come next find the memory of those who stand still.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let grown = portcullis.resident().saturating_sub(before) / clients.len() as u64;
+    println!("{} KiB for each of them", grown / 1024);
+    assert!(grown < 64 << 10, "{grown} octets for each of them");
+}

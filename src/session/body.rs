@@ -1,9 +1,9 @@
 //! Moves one message body from the client to the backend as it arrives.
 //!
-//! One buffer, whatever the size; no read while a write waits. The
-//! backend sees the end of a message only when the client sent it and every
-//! octet before it was in order: otherwise its connection is closed, and the
-//! client's body is read on to its true end before anything is replied.
+//! One buffer, whatever the size, and none while nothing comes; no read while a
+//! write waits. The backend sees the end of a message only when the client sent it
+//! and every octet before it was in order: otherwise its connection is closed, and
+//! the client's body is read on to its true end before anything is replied.
 
 mod deliver;
 mod keep;
@@ -28,6 +28,9 @@ const BUFFER: usize = 16 * 1024;
 
 /// The same, of a client that has sent more than [`BUFFER`] at once.
 const LARGE_BUFFER: usize = 64 * 1024;
+
+/// Whoever is silent for longer holds no buffer meanwhile.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// A refused body is read on to its end up to this many times `MAX_SIZE`.
 const PATIENCE_FACTOR: u64 = 4;
@@ -111,11 +114,12 @@ impl Pace {
     /// first: the client may wait for them before it sends a chunk (RFC 2920 3.2).
     async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
-        let filled = async {
-            client.flush().await?;
-            client.fill().await
-        };
-        let filled = timeout(self.patience(), filled).await;
+        let patience = self.patience();
+        let mut filled = timeout(patience.min(PROMPT), more(client)).await;
+        if filled.is_err() && patience > PROMPT {
+            client.shrink();
+            filled = timeout(patience.saturating_sub(PROMPT), more(client)).await;
+        }
         self.pay(start.elapsed());
         match filled {
             Ok(Ok(())) => {
@@ -127,6 +131,11 @@ impl Pace {
             Ok(Err(ClientError::Gone(_) | ClientError::Closed)) => Err(Moved::Gone),
         }
     }
+}
+
+async fn more(client: &mut Client) -> Result<(), ClientError> {
+    client.flush().await?;
+    client.fill().await
 }
 
 /// The way to the backend, until something closes it.
@@ -275,6 +284,10 @@ pub(super) async fn relay(
             };
         }
         client.reserve(room(recoded.taken));
+        // What it may still hold, the trace, is shorter.
+        if wire.is_empty() && wire.capacity() > BUFFER {
+            wire = Vec::new();
+        }
         if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
             outlet.close(Moved::Gone);
             return Relayed {

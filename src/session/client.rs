@@ -101,8 +101,8 @@ impl Client {
             if let Some(line) = self.line_here(bound) {
                 return Ok(line);
             }
-            self.flush().await?;
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);
+            self.flush().await?;
             timeout_at(deadline, self.fill())
                 .await
                 .map_err(|_| ClientError::TimedOut)??;

@@ -56,7 +56,7 @@ pub fn serve(service: Arc<Service>, arrival: Arrival) -> impl Future<Output = ()
     // What a future is made with takes up room in it to its end.
     let arrival = Box::new(arrival);
     async move {
-        let Some((mut session, _presence)) = welcome(&service, arrival).await else {
+        let Some((_presence, mut session)) = welcome(&service, arrival).await else {
             return;
         };
         let ending = session.run().await;
@@ -65,7 +65,7 @@ pub fn serve(service: Arc<Service>, arrival: Arrival) -> impl Future<Output = ()
 }
 
 /// Up to the greeting; `None`: there will be none.
-async fn welcome(service: &Service, arrival: Box<Arrival>) -> Option<(Session<'_>, Presence)> {
+async fn welcome(service: &Service, arrival: Box<Arrival>) -> Option<(Presence, Session<'_>)> {
     let Arrival { caller, place } = *arrival;
     let (id, listener) = (SessionId::next(), caller.listener);
     let mut journal = Journal::new(id, listener, caller.peer, service.log_addresses);
@@ -81,7 +81,7 @@ async fn welcome(service: &Service, arrival: Box<Arrival>) -> Option<(Session<'_
         Some(Ok(Ok(admitted))) => {
             let presence = journal.admitted();
             let session = Session::new(service, id, listener, admitted, place, journal);
-            return Some((session, presence));
+            return Some((presence, session));
         }
         Some(Ok(Err(NotAdmitted::Failed(reason)))) => journal.cut_off(FailedHandshake, &reason),
         Some(Ok(Err(NotAdmitted::TurnedAway))) => {}

@@ -342,6 +342,9 @@ pub struct Recoder {
     content: Vec<u8>,
 }
 
+/// Octets of room that a [`Recoder`] keeps from one call to the next.
+const KEPT: usize = 16 * 1024;
+
 /// What one call of [`Recoder::recode`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recoded {
@@ -387,6 +390,9 @@ impl Recoder {
         let rest = input.get(passed.taken..).unwrap_or_default();
         let decoded = self.decoder.decode(rest, &mut self.content);
         self.encoder.encode(&self.content, wire);
+        if self.content.capacity() > KEPT {
+            self.content = Vec::new();
+        }
         self.content.clear();
         if decoded.ended && !passed.ended && self.offence().is_none() {
             std::mem::take(&mut self.encoder).finish(wire);

@@ -78,6 +78,9 @@ pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits
             sink.close(Spooled::TooLarge);
         }
         sink.write(&content).await;
+        if content.capacity() > BUFFER {
+            content = Vec::new();
+        }
         content.clear();
         if decoded.ended {
             break;
