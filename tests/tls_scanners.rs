@@ -27,14 +27,10 @@ const NAME: &str = "mx.portcullis.test";
 const SSLYZE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../tools/bin/sslyze");
 
 /// What testssl.sh may find, since it says nothing about the program.
-const ACCEPTED: [(&str, &str); 4] = [
+const ACCEPTED: [(&str, &str); 3] = [
     (
         "cert_revocation",
         "the test's authority publishes no revocations",
-    ),
-    (
-        "engine_problem",
-        "the openssl that it calls knows no GOST, and Portcullis none either",
     ),
     ("sessionresumption_ticket", HUNG_UP),
     ("sessionresumption_ID", HUNG_UP),
@@ -88,6 +84,9 @@ fn testssl_finds_nothing() {
     let scan = |(server, how): (SocketAddr, &[&str])| {
         let mut testssl = Command::new("testssl");
         testssl
+            // Debian has the engine for GOST ciphers in a package of its own, and
+            // testssl.sh would count its absence among its findings.
+            .env("NO_ENGINE", "true")
             .args(["--quiet", "--color", "0", "--warnings", "batch"])
             .args(["--nodns", "none", "--ip", "127.0.0.1", "--add-ca"])
             .arg(authority.file())
