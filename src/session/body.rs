@@ -1,9 +1,10 @@
 //! Moves one message body from the client to the backend as it arrives.
 //!
-//! One buffer, whatever the size, and none while nothing comes; no read while a
-//! write waits. The backend sees the end of a message only when the client sent it
-//! and every octet before it was in order: otherwise its connection is closed, and
-//! the client's body is read on to its true end before anything is replied.
+//! Its buffers do not grow with the body, and the one for reading is given back
+//! while nothing comes; no read while a write waits. The backend sees the end of a
+//! message only when the client sent it and every octet before it was in order:
+//! otherwise its connection is closed, and the client's body is read on to its true
+//! end before anything is replied.
 
 mod deliver;
 mod keep;
@@ -29,7 +30,7 @@ const BUFFER: usize = 16 * 1024;
 /// The same, of a client that has sent more than [`BUFFER`] at once.
 const LARGE_BUFFER: usize = 64 * 1024;
 
-/// Whoever is silent for longer holds no buffer meanwhile.
+/// Whoever is silent for longer gives back the buffer for reading.
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// A refused body is read on to its end up to this many times `MAX_SIZE`.
