@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use support::{
-    Act, Authority, Clamd, Finished, Options, Portcullis, Postfix, Prometheus, Redis, Scripted,
-    Smtp, eicar, free_address, http, letter, run, wait_for,
+    Act, Authority, Certificate, Clamd, Finished, Options, Portcullis, Postfix, Prometheus, Redis,
+    Scripted, Smtp, eicar, free_address, http, letter, run, wait_for,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -331,18 +331,21 @@ fn a_backend_that_hangs_in_its_probe_is_told_before_the_probe_gives_up() {
     assert_only_unmet(&ready_with(&portcullis, 503), &unmet);
 }
 
+/// The program with this certificate, and the file that it is called by.
+fn showing<'a>(certificate: &'a Certificate, backend: &Scripted) -> (Portcullis, &'a str) {
+    let chain = certificate.chain.to_str().unwrap();
+    let key = certificate.key.to_str().unwrap();
+    let settings = [("TLS_CERT", chain), ("TLS_KEY", key)];
+    (Portcullis::guarding(backend.address, &settings), chain)
+}
+
 #[test]
 fn a_certificate_that_expires_while_running_is_told() {
     let backend = Scripted::start(&[]);
     let authority = Authority::new("Test CA");
     let soon = time::OffsetDateTime::now_utc() + time::Duration::seconds(5);
     let certificate = authority.sign_until("mx.portcullis.test", soon);
-    let (chain, key) = (
-        certificate.chain.to_str().unwrap(),
-        certificate.key.to_str().unwrap(),
-    );
-    let settings = [("TLS_CERT", chain), ("TLS_KEY", key)];
-    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let (portcullis, chain) = showing(&certificate, &backend);
     let series =
         format!("portcullis_certificate_expiry_timestamp_seconds{{certificate=\"{chain}\"}}");
     assert_eq!(portcullis.metric(&series), soon.unix_timestamp() as f64);
@@ -356,12 +359,7 @@ fn a_certificate_that_is_not_valid_yet_is_told() {
     let tomorrow = time::OffsetDateTime::now_utc() + time::Duration::days(1);
     let authority = Authority::new("Test CA");
     let certificate = authority.sign_from("mx.portcullis.test", tomorrow);
-    let (chain, key) = (
-        certificate.chain.to_str().unwrap(),
-        certificate.key.to_str().unwrap(),
-    );
-    let settings = [("TLS_CERT", chain), ("TLS_KEY", key)];
-    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let (portcullis, chain) = showing(&certificate, &backend);
     let early = format!("{chain} is not valid before");
     assert_only_unmet(&ready_with(&portcullis, 503), &[("certificate", &early)]);
 }
