@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::Introduction;
 use super::address::Protocol;
 use crate::smtp::command::{AuthLine, Command};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::reply::{Reply, ReplyParser};
-use crate::tls::{Stream, TlsDetails, read_some};
+use crate::tls::{Stream, TlsDetails, read_some, within};
 
 /// Octets of a usual command line.
 const LINE: usize = 64;
@@ -169,7 +169,7 @@ impl Conversation {
             (Command::Ehlo(name) | Command::Helo(name), Protocol::Lmtp) => {
                 write!(lines, "LHLO {name}\r\n")
             }
-            (command, _) => write!(lines, "{command}\r\n"),
+            (command, _) => write!(lines, "{command}").map(|()| lines.push_str("\r\n")),
         };
     }
 
@@ -203,8 +203,7 @@ impl Conversation {
     /// # Errors
     /// [`Lost`] when the backend is gone, late or unintelligible.
     pub async fn final_reply(&mut self) -> Result<Reply, Lost> {
-        let deadline = Instant::now() + self.patience.saturating_mul(2);
-        let reply = timeout_at(deadline, self.next_reply())
+        let reply = timeout(self.patience.saturating_mul(2), self.next_reply())
             .await
             .map_err(|_| Lost::TimedOut)??;
         // It stands, whatever comes behind it: to doubt it would deliver twice.
@@ -236,12 +235,11 @@ impl Conversation {
     /// # Errors
     /// [`Lost`] when the backend is gone or does not take them in time.
     pub async fn write(&mut self, octets: &[u8]) -> Result<(), Lost> {
-        let deadline = Instant::now() + self.patience;
         let write = async {
             self.stream.write_all(octets).await?;
             self.stream.flush().await
         };
-        timeout_at(deadline, write)
+        within(self.patience, write)
             .await
             .map_err(|_| Lost::TimedOut)?
             .map_err(Lost::Io)
@@ -256,8 +254,7 @@ impl Conversation {
     }
 
     pub(super) async fn reply(&mut self, patience: Duration) -> Result<Reply, Lost> {
-        let deadline = Instant::now() + patience;
-        let reply = timeout_at(deadline, self.next_reply())
+        let reply = timeout(patience, self.next_reply())
             .await
             .map_err(|_| Lost::TimedOut)??;
         // One reply was due; more may come only where more are.
@@ -294,7 +291,7 @@ impl Conversation {
             self.write(b"QUIT\r\n").await?;
             self.reply(QUIT_PATIENCE).await
         };
-        let _ = tokio::time::timeout(QUIT_PATIENCE, goodbye).await;
+        let _ = timeout(QUIT_PATIENCE, goodbye).await;
     }
 }
 

@@ -3,8 +3,11 @@
 //! A deadline covers a whole line, first octet or last, so that a slow drip
 //! buys nothing. Replies are gathered and written when the client's pipelined
 //! commands are used up.
+//!
+//! Commands may be looked at before their turn. They have left the buffer then, so
+//! that each is read once, and come before it when it is their turn.
 
-use std::fmt::Write;
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -13,10 +16,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::machine::Behind;
-use crate::smtp::command::Command;
+use crate::smtp::command::{AuthLine, Command, CommandError};
 use crate::smtp::line::{LineCutter, LineOffence};
 use crate::smtp::reply::Reply;
-use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails, read_some};
+use crate::tls::{HandshakeError, ServerTls, Stream, TlsDetails, read_some, within};
 
 /// Longest AUTH line, octets (RFC 4954 4).
 const AUTH_LINE_MAX: usize = 12_288;
@@ -24,8 +27,8 @@ const AUTH_LINE_MAX: usize = 12_288;
 /// A larger buffer is given back after a body.
 const INPUT_CAPACITY: usize = 2048;
 
-/// Pipelined commands are looked for in so many octets of the buffer.
-const LOOK_AHEAD: usize = 4096;
+/// So many pipelined commands are looked at before their turn at most.
+const LOOK_AHEAD: usize = 128;
 
 /// Octets of a usual reply.
 const REPLY: usize = 64;
@@ -56,26 +59,19 @@ pub(super) enum Silence {
 }
 
 /// A line that came.
-pub(super) struct Line {
-    /// Without its CRLF; or what is wrong with it.
-    pub(super) octets: Result<BytesMut, LineOffence>,
+pub(super) struct Line<T> {
+    /// What it says; or what is wrong with the line.
+    pub(super) says: Result<Result<T, CommandError>, LineOffence>,
     /// What lay in the buffer behind it.
     pub(super) behind: Behind,
-}
-
-/// Which bound a line has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// `LINE_MAX`, but for a line that begins with AUTH.
-    Command,
-    /// The bound of AUTH lines.
-    Auth,
 }
 
 /// The connection to a client.
 pub(super) struct Client {
     stream: Box<dyn Stream>,
     input: BytesMut,
+    /// Lines that have been looked at before their turn, the next one first.
+    ahead: VecDeque<Line<Command>>,
     output: BytesMut,
     cutter: LineCutter,
     line_max: usize,
@@ -87,6 +83,7 @@ impl Client {
         Self {
             stream,
             input: BytesMut::new(),
+            ahead: VecDeque::new(),
             output: BytesMut::new(),
             cutter: LineCutter::new(),
             line_max,
@@ -94,11 +91,25 @@ impl Client {
         }
     }
 
-    /// The next line. Writes what waits to be written before it waits itself.
-    pub(super) async fn line(&mut self, bound: Bound) -> Result<Line, ClientError> {
+    /// The next command. Writes what waits to be written before it waits itself.
+    pub(super) fn command(&mut self) -> impl Future<Output = Result<Line<Command>, ClientError>> {
+        self.line(Self::command_here)
+    }
+
+    /// The next line of an AUTH dialogue; otherwise as [`command`](Self::command).
+    pub(super) fn auth_line(
+        &mut self,
+    ) -> impl Future<Output = Result<Line<AuthLine>, ClientError>> {
+        self.line(|client| client.cut(AUTH_LINE_MAX, AuthLine::parse))
+    }
+
+    async fn line<T>(
+        &mut self,
+        here: impl Fn(&mut Self) -> Option<Line<T>>,
+    ) -> Result<Line<T>, ClientError> {
         let mut deadline = None;
         loop {
-            if let Some(line) = self.line_here(bound) {
+            if let Some(line) = here(self) {
                 return Ok(line);
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);
@@ -109,29 +120,52 @@ impl Client {
         }
     }
 
-    /// The next line, if the whole of it has come already.
-    pub(super) fn line_here(&mut self, bound: Bound) -> Option<Line> {
-        let max = match bound {
-            Bound::Auth => AUTH_LINE_MAX,
-            Bound::Command if begins_with_auth(&self.input) => self.line_max.max(AUTH_LINE_MAX),
-            Bound::Command => self.line_max,
+    /// The next command, if the whole of it has come already.
+    pub(super) fn command_here(&mut self) -> Option<Line<Command>> {
+        let Some(line) = self.ahead.pop_front() else {
+            return self.cut_command();
         };
-        let octets = self.cutter.cut(&mut self.input, max).transpose()?;
-        let behind = Behind::of(!self.input.is_empty());
-        Some(Line { octets, behind })
+        if self.ahead.is_empty() {
+            self.ahead = VecDeque::new();
+        }
+        Some(line)
     }
 
-    /// The commands that have come already and been left in the buffer, up to what
-    /// is none; each with what is behind it.
-    pub(super) fn upcoming(&self) -> impl Iterator<Item = (Command, Behind)> + use<> {
-        let window = self.input.get(..self.input.len().min(LOOK_AHEAD));
-        let mut window = BytesMut::from(window.unwrap_or_default());
-        let (mut cutter, line_max) = (LineCutter::new(), self.line_max);
-        let beyond = self.input.len() > LOOK_AHEAD;
-        std::iter::from_fn(move || {
-            let line = cutter.cut(&mut window, line_max).ok()??;
-            let command = Command::parse(&line).ok()?;
-            Some((command, Behind::of(beyond || !window.is_empty())))
+    /// The command whose turn comes after so many others, and what is behind it, if
+    /// the whole of it has come already and it is one.
+    pub(super) fn upcoming(&mut self, nth: usize) -> Option<(&Command, Behind)> {
+        if nth == self.ahead.len() && nth < LOOK_AHEAD {
+            let line = self.cut_command()?;
+            self.ahead.push_back(line);
+        }
+        match self.ahead.get(nth)? {
+            Line {
+                says: Ok(Ok(command)),
+                behind,
+            } => Some((command, *behind)),
+            _ => None,
+        }
+    }
+
+    /// `LINE_MAX` bounds it, but for a line that begins with AUTH.
+    fn cut_command(&mut self) -> Option<Line<Command>> {
+        let max = if begins_with_auth(&self.input) {
+            self.line_max.max(AUTH_LINE_MAX)
+        } else {
+            self.line_max
+        };
+        self.cut(max, Command::parse)
+    }
+
+    fn cut<T>(
+        &mut self,
+        max: usize,
+        parse: impl Fn(&[u8]) -> Result<T, CommandError>,
+    ) -> Option<Line<T>> {
+        let octets = self.cutter.cut(&mut self.input, max).transpose()?;
+        Some(Line {
+            says: octets.map(|octets| parse(&octets)),
+            behind: Behind::of(!self.input.is_empty()),
         })
     }
 
@@ -158,7 +192,7 @@ impl Client {
     /// Whether the client has left, as far as can be told without waiting. One
     /// that has said more before it closed its end may still listen.
     pub(super) async fn has_left(&mut self) -> bool {
-        if !self.input.is_empty() {
+        if !self.input.is_empty() || !self.ahead.is_empty() {
             return false;
         }
         tokio::select! {
@@ -194,7 +228,7 @@ impl Client {
     pub(super) async fn say(&mut self, reply: &Reply) -> Result<(), ClientError> {
         self.output.reserve(REPLY);
         // Writing to a buffer in memory does not fail.
-        let _ = write!(self.output, "{reply}");
+        let _ = reply.print(&mut self.output);
         if self.output.len() >= OUTPUT_MAX {
             self.flush().await
         } else {
@@ -218,7 +252,7 @@ impl Client {
             self.output = BytesMut::new();
             self.stream.flush().await
         };
-        Ok(timeout(self.patience, write)
+        Ok(within(self.patience, write)
             .await
             .map_err(|_| ClientError::TimedOut)??)
     }
@@ -268,4 +302,76 @@ fn begins_with_auth(input: &[u8]) -> bool {
     input
         .get(..5)
         .is_some_and(|start| start.eq_ignore_ascii_case(b"AUTH "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::command::Verb;
+
+    fn client(input: &str) -> Client {
+        let mut client = Client::new(Box::new(tokio::io::empty()), 1000, Duration::from_secs(1));
+        client.input.extend_from_slice(input.as_bytes());
+        client
+    }
+
+    fn verb(line: Line<Command>) -> (Result<Verb, ()>, Behind) {
+        let command = line.says.map_err(drop).and_then(|says| says.map_err(drop));
+        (command.map(|command| command.verb()), line.behind)
+    }
+
+    #[test]
+    fn commands_looked_at_come_in_their_turn_and_once() {
+        let mut client = client("MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nNO");
+        assert_eq!(
+            client.command_here().map(verb),
+            Some((Ok(Verb::Mail), Behind::Octets))
+        );
+        let looked_at = |client: &mut Client, nth| {
+            let (command, behind) = client.upcoming(nth)?;
+            Some((command.verb(), behind))
+        };
+        for _ in 0..2 {
+            assert_eq!(
+                looked_at(&mut client, 0),
+                Some((Verb::Rcpt, Behind::Octets))
+            );
+            assert_eq!(
+                looked_at(&mut client, 1),
+                Some((Verb::Data, Behind::Octets))
+            );
+            assert_eq!(looked_at(&mut client, 2), None);
+        }
+        client.input.extend_from_slice(b"OP\r\n");
+        for expected in [
+            (Ok(Verb::Rcpt), Behind::Octets),
+            (Ok(Verb::Data), Behind::Octets),
+            (Ok(Verb::Noop), Behind::Nothing),
+        ] {
+            assert_eq!(client.command_here().map(verb), Some(expected));
+        }
+        assert!(client.command_here().is_none());
+    }
+
+    #[test]
+    fn what_is_no_command_ends_the_look_ahead_and_is_still_heard() {
+        let mut client = client("RCPT TO:<c@d.test>\r\nbare\nNOOP\r\nRSET\r\n");
+        assert!(client.upcoming(0).is_some());
+        assert!(client.upcoming(1).is_none());
+        assert_eq!(
+            client.command_here().map(verb),
+            Some((Ok(Verb::Rcpt), Behind::Octets))
+        );
+        let heard = client.command_here().map(|line| line.says.map(drop));
+        assert_eq!(heard, Some(Err(LineOffence::BareLf)));
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_looked_at() {
+        let mut client = client(&"NOOP\r\n".repeat(LOOK_AHEAD + 1));
+        let seen = (0..).take_while(|nth| client.upcoming(*nth).is_some());
+        assert_eq!(seen.count(), LOOK_AHEAD);
+        let heard = std::iter::from_fn(|| client.command_here());
+        assert_eq!(heard.count(), LOOK_AHEAD + 1);
+    }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::body::{self, Relayed};
-use super::client::{Bound, Line};
+use super::client::Line;
 use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
 use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
@@ -23,20 +23,19 @@ impl Session<'_> {
         self.place.waits();
         let line = tokio::select! {
             biased;
-            line = self.client.line(Bound::Auth) => line,
+            line = self.client.auth_line() => line,
             () = self.place.called() => return self.summons(),
         };
         self.place.works();
         match line {
             Err(error) => trouble(&error),
             Ok(Line {
-                octets: Err(offence),
-                ..
+                says: Err(offence), ..
             }) => Event::Offence(offence),
             Ok(Line {
-                octets: Ok(octets),
+                says: Ok(line),
                 behind,
-            }) => Event::AuthLine(AuthLine::parse(&octets), behind),
+            }) => Event::AuthLine(line, behind),
         }
     }
 

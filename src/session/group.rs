@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::Session;
 use super::machine::{Event, Question};
-use crate::backend::Lost;
+use crate::backend::{Conversation, Lost};
 use crate::policy::{Mode, Verdict};
 use crate::smtp::command::Command;
 
@@ -46,10 +46,11 @@ impl Session<'_> {
         if !sent {
             self.group = Group::default();
         }
-        let rest = if sent || self.client.buffered().is_empty() {
+        let alone = sent || !self.begins_group(command) || self.client.upcoming(0).is_none();
+        let rest = if alone {
             Vec::new()
         } else {
-            Box::pin(self.rest_of_group(command)).await
+            Box::pin(self.rest_of_group()).await
         };
         let answered = match &mut self.backend {
             Some(backend) if sent => backend.next_of_group().await,
@@ -59,20 +60,21 @@ impl Session<'_> {
         self.answered(answered)
     }
 
-    /// What the client has pipelined behind this command and goes with it.
-    async fn rest_of_group(&mut self, command: &Command) -> Vec<Command> {
-        let mut rest = Vec::new();
+    /// Whether others may go to the backend with this command.
+    fn begins_group(&self, command: &Command) -> bool {
         let begins = matches!(command, Command::Mail(_) | Command::Rcpt(_));
-        let pipelines = self
-            .backend
-            .as_ref()
-            .is_some_and(|backend| backend.keywords.contains("PIPELINING"));
+        let pipelines = |backend: &Conversation| backend.keywords.contains("PIPELINING");
         // MODE=monitor logs each verdict where it falls.
-        if !begins || !pipelines || self.service.policy.mode == Mode::Monitor {
-            return rest;
-        }
-        for (command, behind) in self.client.upcoming() {
-            let Some(foreseen) = self.machine.foresee(&command, behind, rest.len()) else {
+        begins
+            && self.service.policy.mode != Mode::Monitor
+            && self.backend.as_ref().is_some_and(pipelines)
+    }
+
+    /// What the client has pipelined behind a command and goes with it.
+    async fn rest_of_group(&mut self) -> Vec<Command> {
+        let mut rest = Vec::new();
+        while let Some((command, behind)) = self.client.upcoming(rest.len()) {
+            let Some(foreseen) = self.machine.foresee(command, behind, rest.len()) else {
                 break;
             };
             if let Some(question) = foreseen.question {

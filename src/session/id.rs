@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// Digits of an id: 60 bits.
-const DIGITS: u32 = 12;
+const DIGITS: usize = 12;
 
 /// Where this process begins to count. Random, so that two processes do not
 /// give the same names.
@@ -39,12 +39,14 @@ fn scatter(number: u64) -> u64 {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in (0..DIGITS).rev() {
-            let digit = usize::try_from((self.0 >> (5 * place)) & 31).unwrap_or_default();
-            let digit = ALPHABET.get(digit).copied().unwrap_or(b'0');
-            write!(f, "{}", char::from(digit))?;
+        let mut digits = [b'0'; DIGITS];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            let value = usize::try_from(rest & 31).unwrap_or_default();
+            *digit = ALPHABET.get(value).copied().unwrap_or(b'0');
+            rest >>= 5;
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 

@@ -378,10 +378,9 @@ impl Journal {
     /// What the backend said. Its text likes to name the mailbox or the client
     /// that it refuses, so it is shown only where these are.
     fn words(&self, reply: &Reply) -> String {
-        match (self.addresses, reply.enhanced()) {
-            (LogAddresses::Full, _) => one_line(reply),
-            (_, Some(enhanced)) => format!("{} {enhanced}", reply.code()),
-            (_, None) => reply.code().to_string(),
+        match self.addresses {
+            LogAddresses::Full => one_line(reply),
+            _ => codes(reply),
         }
     }
 
@@ -414,9 +413,18 @@ impl Journal {
 }
 
 fn one_line(reply: &Reply) -> String {
+    let mut line = codes(reply);
+    for text in reply.lines() {
+        line.push(' ');
+        line.push_str(text);
+    }
+    line
+}
+
+fn codes(reply: &Reply) -> String {
     match reply.enhanced() {
-        Some(enhanced) => format!("{} {enhanced} {}", reply.code(), reply.text()),
-        None => format!("{} {}", reply.code(), reply.text()),
+        Some(enhanced) => format!("{} {enhanced}", reply.code()),
+        None => reply.code().to_string(),
     }
 }
 

@@ -45,7 +45,7 @@ use crate::smtp::reply::Reply;
 use crate::spool;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
 use body::{Limits, Pace};
-use client::{Bound, Client, ClientError, Line, Silence};
+use client::{Client, ClientError, Line, Silence};
 use group::Group;
 use journal::Journal;
 use machine::{Answer, Ending, Event, Machine, Privacy, Step};
@@ -323,23 +323,22 @@ impl<'a> Session<'a> {
         if self.place.closing() && self.machine.at_rest() {
             return Event::Draining;
         }
-        let line = match self.client.line_here(Bound::Command) {
+        let line = match self.client.command_here() {
             Some(line) => line,
             None => match self.await_line().await {
                 Ok(line) => line,
                 Err(event) => return event,
             },
         };
-        match line.octets {
+        match line.says {
             Err(offence) => {
                 self.journal.command(None);
                 Event::Offence(offence)
             }
-            Ok(octets) => {
-                let (command, behind) = (Command::parse(&octets), line.behind);
+            Ok(command) => {
                 self.journal
                     .command(command.as_ref().ok().map(Command::verb));
-                Event::Command(command, behind)
+                Event::Command(command, line.behind)
             }
         }
     }
@@ -348,12 +347,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// What happened instead.
-    async fn await_line(&mut self) -> Result<Line, Event> {
+    async fn await_line(&mut self) -> Result<Line<Command>, Event> {
         self.place.waits();
         let line = loop {
             tokio::select! {
                 biased;
-                line = self.client.line(Bound::Command) => break line,
+                line = self.client.command() => break line,
                 () = self.place.called() => {}
             }
             if !self.place.closing() {

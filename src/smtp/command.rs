@@ -305,8 +305,16 @@ impl fmt::Display for Command {
             Self::StartTls | Self::Data | Self::Rset | Self::Noop | Self::Quit => verb.fmt(f),
             Self::Helo(name) | Self::Ehlo(name) => write!(f, "{verb} {name}"),
             Self::Auth(auth) => write!(f, "{verb} {auth}"),
-            Self::Mail(mail) => write!(f, "{verb} FROM:{}{}", mail.from, mail.parameters),
-            Self::Rcpt(rcpt) => write!(f, "{verb} TO:{}{}", rcpt.to, rcpt.parameters),
+            Self::Mail(mail) => {
+                f.write_str("MAIL FROM:")?;
+                mail.from.fmt(f)?;
+                mail.parameters.fmt(f)
+            }
+            Self::Rcpt(rcpt) => {
+                f.write_str("RCPT TO:")?;
+                rcpt.to.fmt(f)?;
+                rcpt.parameters.fmt(f)
+            }
             Self::Bdat(Bdat { size, last }) => {
                 write!(f, "{verb} {size}{}", if *last { " LAST" } else { "" })
             }

@@ -323,7 +323,11 @@ impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("<>"),
-            Self::Mailbox(mailbox) => write!(f, "<{mailbox}>"),
+            Self::Mailbox(mailbox) => {
+                f.write_str("<")?;
+                mailbox.fmt(f)?;
+                f.write_str(">")
+            }
         }
     }
 }
@@ -338,13 +342,19 @@ impl fmt::Display for ForwardPath {
         for (nth, host) in route.iter().enumerate() {
             write!(f, "{}@{host}", if nth == 0 { "" } else { "," })?;
         }
-        write!(f, "{}{mailbox}>", if route.is_empty() { "" } else { ":" })
+        if !route.is_empty() {
+            f.write_str(":")?;
+        }
+        mailbox.fmt(f)?;
+        f.write_str(">")
     }
 }
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.local, self.domain)
+        self.local.fmt(f)?;
+        f.write_str("@")?;
+        self.domain.fmt(f)
     }
 }
 

@@ -7,7 +7,7 @@ mod parser;
 
 pub use parser::{ReplyError, ReplyParser};
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Longest printed line in octets without CRLF (RFC 5321 4.5.3.1.5).
 const LINE_MAX: usize = 510;
@@ -70,7 +70,7 @@ impl Reply {
                 if let Some((found, text)) = EnhancedCode::split(line)
                     && enhanced == Some(found)
                 {
-                    *line = text.to_owned();
+                    line.drain(..line.len() - text.len());
                 }
             }
         }
@@ -159,23 +159,40 @@ impl EnhancedCode {
 
     /// Takes an enhanced code off the front of a line, with one space behind it.
     fn split(line: &str) -> Option<(Self, &str)> {
-        let (word, text) = line.split_once(' ').unwrap_or((line, ""));
-        let mut numbers = word.splitn(3, '.');
-        let class = number(numbers.next()?)?;
-        let subject = number(numbers.next()?)?;
-        let detail = number(numbers.next()?)?;
-        let class = u8::try_from(class)
-            .ok()
-            .filter(|c| matches!(c, 2 | 4 | 5))?;
+        let (class, rest) = match line.as_bytes() {
+            [class @ (b'2' | b'4' | b'5'), b'.', rest @ ..] => (class - b'0', rest),
+            _ => return None,
+        };
+        let (subject, rest) = number(rest)?;
+        let (detail, rest) = number(rest.strip_prefix(b".")?)?;
+        let text = match rest {
+            [] => "",
+            [b' ', text @ ..] => line.get(line.len() - text.len()..)?,
+            _ => return None,
+        };
         Some((Self::new(class, subject, detail), text))
+    }
+
+    fn print(self, out: &mut impl Write) -> fmt::Result {
+        let mut digits = itoa::Buffer::new();
+        out.write_str(digits.format(self.class))?;
+        out.write_str(".")?;
+        out.write_str(digits.format(self.subject))?;
+        out.write_str(".")?;
+        out.write_str(digits.format(self.detail))
     }
 }
 
-/// 0..=999 without leading zeros (RFC 3463 2).
-fn number(digits: &str) -> Option<u16> {
-    let canonical = digits == "0" || !digits.starts_with('0');
-    let short = (1..=3).contains(&digits.len()) && digits.bytes().all(|o| o.is_ascii_digit());
-    digits.parse().ok().filter(|_| canonical && short)
+/// 0..=999 without leading zeros (RFC 3463 2), and what stands behind it.
+fn number(octets: &[u8]) -> Option<(u16, &[u8])> {
+    let length = octets.iter().take_while(|o| o.is_ascii_digit()).count();
+    let (digits, rest) = octets.split_at_checked(length)?;
+    let canonical = matches!(
+        digits,
+        [b'0'] | [b'1'..=b'9'] | [b'1'..=b'9', _] | [b'1'..=b'9', _, _]
+    );
+    let digit = |sum: u16, octet: &u8| 10 * sum + u16::from(octet - b'0');
+    canonical.then(|| (digits.iter().fold(0, digit), rest))
 }
 
 /// Control characters, and what could not be decoded as UTF-8, become `?`.
@@ -223,10 +240,13 @@ impl<'a> Iterator for Wrapped<'a> {
     }
 }
 
-impl fmt::Display for Reply {
-    /// The wire form, CRLF after each line. The enhanced code stands on every
-    /// line (RFC 2034 4); a text too long for a line is printed as several.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Reply {
+    /// Appends the wire form, CRLF after each line. The enhanced code stands on
+    /// every line (RFC 2034 4); a text too long for a line is printed as several.
+    ///
+    /// # Errors
+    /// What `wire` says; a buffer in memory says nothing.
+    pub fn print(&self, wire: &mut impl Write) -> fmt::Result {
         let room = match self.code {
             // A challenge is one line of up to 12288 octets (RFC 4954 4).
             334 => usize::MAX,
@@ -243,22 +263,30 @@ impl fmt::Display for Reply {
             };
             while let Some(piece) = pieces.next() {
                 let is_last = pieces.rest.is_none() && lines.peek().is_none();
-                self.code.fmt(f)?;
-                f.write_str(if is_last { " " } else { "-" })?;
+                wire.write_str(itoa::Buffer::new().format(self.code))?;
+                wire.write_str(if is_last { " " } else { "-" })?;
                 if let Some(enhanced) = self.enhanced {
-                    write!(f, "{enhanced} ")?;
+                    enhanced.print(wire)?;
+                    wire.write_str(" ")?;
                 }
-                f.write_str(piece)?;
-                f.write_str("\r\n")?;
+                wire.write_str(piece)?;
+                wire.write_str("\r\n")?;
             }
         }
         Ok(())
     }
 }
 
+impl fmt::Display for Reply {
+    /// The wire form, see [`Reply::print`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(f)
+    }
+}
+
 impl fmt::Display for EnhancedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+        self.print(f)
     }
 }
 

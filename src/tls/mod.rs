@@ -31,7 +31,7 @@ pub use certs::{Loaded, LoadedCertificate};
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 pub use files::CertificateFiles;
 pub use inspect::{Inspector, Presented};
-pub use stream::{Stream, read_some};
+pub use stream::{Stream, read_some, within};
 
 crate::settings::section! {
     /// The certificates that clients are shown, and how old their TLS may be.

@@ -3,11 +3,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 /// Anything that octets can be read from and written to.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -42,6 +45,21 @@ pub async fn read_some(stream: &mut dyn Stream, input: &mut BytesMut) -> io::Res
     .await
 }
 
+/// Gives work so much time, as tokio's `timeout` does, but asks neither a clock nor a
+/// timer where it is done at once, as to write mostly is.
+///
+/// # Errors
+/// The time is over.
+pub async fn within<F: Future>(patience: Duration, work: F) -> Result<F::Output, Elapsed> {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return Ok(done),
+        () = std::future::ready(()) => {}
+    }
+    timeout(patience, work).await
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
@@ -65,5 +83,15 @@ mod tests {
         input = BytesMut::with_capacity(READ / 2);
         assert_eq!(read_some(&mut near, &mut input).await.unwrap(), 0);
         assert_eq!(input.capacity(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_has_so_much_time_and_no_more() {
+        let second = Duration::from_secs(1);
+        let (at_once, later) = (std::future::ready(1), tokio::time::sleep(second / 2));
+        assert_eq!(within(Duration::ZERO, at_once).await, Ok(1));
+        assert_eq!(within(second, later).await, Ok(()));
+        let never = std::future::pending::<()>();
+        assert!(within(second, never).await.is_err());
     }
 }

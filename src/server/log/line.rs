@@ -115,7 +115,7 @@ struct Fields<'writer> {
 impl Fields<'_> {
     fn text(&mut self, field: &Field, value: &str) {
         let written = match (self.form, field.name()) {
-            (LineForm::Json, name) => self.json(name, format_args!("{value}")),
+            (LineForm::Json, name) => self.json(name, |text| text.write_str(value)),
             (_, "message") => write!(self.line, " {}", Clean(value)),
             (_, name) if is_plain_word(value) => write!(self.line, " {name}={}", Clean(value)),
             (_, name) => write!(self.line, " {name}=\"{}\"", Clean(&quoted(value))),
@@ -123,7 +123,11 @@ impl Fields<'_> {
         self.result = self.result.and(written);
     }
 
-    fn json(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+    fn json(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&mut JsonText<'_, '_>) -> fmt::Result,
+    ) -> fmt::Result {
         for piece in [",\"", name, "\":\""] {
             self.line.write_str(piece)?;
         }
@@ -132,7 +136,7 @@ impl Fields<'_> {
             room: CAP,
             more: 0,
         };
-        text.write_fmt(value)?;
+        value(&mut text)?;
         match text.more {
             0 => self.line.write_char('"'),
             more => write!(self.line, "[{more} more]\""),
@@ -141,12 +145,14 @@ impl Fields<'_> {
 
     /// Numbers and booleans, which JSON has too.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
-        let name = field.name();
-        let written = match self.form {
-            LineForm::Json => write!(self.line, r#","{name}":{value}"#),
-            LineForm::Plain | LineForm::Coloured => write!(self.line, " {name}={value}"),
+        let [before, behind] = match self.form {
+            LineForm::Json => [",\"", "\":"],
+            LineForm::Plain | LineForm::Coloured => [" ", "="],
         };
-        self.result = self.result.and(written);
+        for piece in [before, field.name(), behind] {
+            self.result = self.result.and_then(|()| self.line.write_str(piece));
+        }
+        self.result = self.result.and_then(|()| write!(self.line, "{value}"));
     }
 }
 
@@ -193,7 +199,7 @@ impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match self.form {
             LineForm::Json => {
-                let written = self.json(field.name(), format_args!("{value:?}"));
+                let written = self.json(field.name(), |text| write!(text, "{value:?}"));
                 self.result = self.result.and(written);
             }
             LineForm::Plain | LineForm::Coloured => self.text(field, &format!("{value:?}")),

@@ -124,7 +124,10 @@ impl Line {
         Ok(Self {
             code,
             last,
-            text: clean(&String::from_utf8_lossy(text)),
+            text: match std::str::from_utf8(text) {
+                Ok(text) => clean(text),
+                Err(_) => clean(&String::from_utf8_lossy(text)),
+            },
         })
     }
 }
