@@ -6,7 +6,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
@@ -68,7 +68,7 @@ impl Visit {
                 guest.dialogue(&ENVELOPE).await?;
                 guest.send(&[b'x'; 20_000]).await
             }
-            Self::TalksRubbish => talk_rubbish(house.enter().await?).await,
+            Self::TalksRubbish => talk_rubbish(house.enter().await?).await.map(drop),
             Self::Smuggles => {
                 let mut guest = house.enter().await?;
                 guest.dialogue(&ENVELOPE).await?;
@@ -95,11 +95,17 @@ impl Visit {
                 let number = house.abusers.fetch_add(1, Ordering::Relaxed);
                 let [.., host, network] = number.to_be_bytes();
                 let source = Ipv4Addr::new(127, 66, network, host);
+                let (came, mut farewells) = (Instant::now(), Vec::new());
                 for _ in 0..3 {
-                    talk_rubbish(house.enter_from(source).await?).await?;
+                    let farewell = talk_rubbish(house.enter_from(source).await?).await?;
+                    farewells.push((came.elapsed(), farewell));
                 }
                 match house.enter_from(source).await {
-                    Ok(_) => Err(io::Error::other("was let in")),
+                    Ok(_) => {
+                        let after = came.elapsed();
+                        let why = format!("{source} was let in after {after:?}: {farewells:?}");
+                        Err(io::Error::other(why))
+                    }
                     Err(_) => Ok(()),
                 }
             }
@@ -107,8 +113,11 @@ impl Visit {
     }
 }
 
-/// Goes on until it is shown the door.
-async fn talk_rubbish<S: AsyncRead + AsyncWrite + Unpin>(mut guest: Guest<S>) -> io::Result<()> {
+/// Goes on until it is shown the door; returns the last it heard.
+async fn talk_rubbish<S: AsyncRead + AsyncWrite + Unpin>(
+    mut guest: Guest<S>,
+) -> io::Result<String> {
+    let mut last = String::new();
     for line in [
         "rubbish",
         "MAIL FORM:<a@b.test>",
@@ -117,12 +126,14 @@ async fn talk_rubbish<S: AsyncRead + AsyncWrite + Unpin>(mut guest: Guest<S>) ->
         "nul\0",
     ] {
         guest.send(format!("{line}\r\n").as_bytes()).await?;
-        expect(&guest.reply().await?, "5")?;
+        last = guest.reply().await?;
+        expect(&last, "5")?;
     }
     while let Ok(heard) = guest.ask("more of it").await {
         expect(&heard, "5").or_else(|_| expect(&heard, "421"))?;
+        last = heard;
     }
-    Ok(())
+    Ok(last)
 }
 
 fn expect(heard: &str, begin: &str) -> io::Result<()> {
@@ -225,6 +236,10 @@ impl House {
     }
 
     async fn receive(self: Arc<Self>, visit: Visit, pause: Duration) {
+        if visit == Visit::ShakesHandsAgain {
+            // Who comes again has been there before.
+            drop(self.shake_hands(Arc::clone(&self.returning)).await);
+        }
         while !self.closing.load(Ordering::Relaxed) {
             let outcome = visit.pay(&self).await;
             self.write_down(visit, outcome);
