@@ -6,8 +6,9 @@
 
 mod judged;
 mod note;
+mod shown;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::id::SessionId;
@@ -15,12 +16,12 @@ use super::machine::{Answer, Ending, Envelope, Hello, Identity, Moved};
 use super::refusal::Refusal;
 use super::{Listener, events};
 use crate::metrics::{self, Admission, Outcome, Presence};
-use crate::policy::Finding;
 use crate::settings::LogAddresses;
 use crate::smtp::command::Verb;
-use crate::smtp::path::{ForwardPath, ReversePath};
+use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::Reply;
 use crate::tls::TlsDetails;
+use shown::one_line;
 
 /// Recipients that one log line names at most.
 const RECIPIENTS_SHOWN: usize = 20;
@@ -348,83 +349,6 @@ impl Journal {
             end = how,
             "session"
         );
-    }
-
-    fn client(&self) -> String {
-        match self.addresses {
-            LogAddresses::Full => {
-                SocketAddr::new(self.client.ip().to_canonical(), self.client.port()).to_string()
-            }
-            other => other.ip(self.client.ip()),
-        }
-    }
-
-    fn helo(&self) -> Option<&str> {
-        let name = self.hello.as_ref()?.name.as_str();
-        let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-        match self.addresses {
-            LogAddresses::Full => Some(name),
-            _ if is_address => Some("[address]"),
-            _ => Some(name),
-        }
-    }
-
-    /// Most people sign in by their mailbox.
-    fn user(&self) -> Option<String> {
-        let user = self.user.as_deref()?;
-        Some(self.addresses.mailbox(user))
-    }
-
-    /// What the backend said. Its text likes to name the mailbox or the client
-    /// that it refuses, so it is shown only where these are.
-    fn words(&self, reply: &Reply) -> String {
-        match self.addresses {
-            LogAddresses::Full => one_line(reply),
-            _ => codes(reply),
-        }
-    }
-
-    /// What we said. What a limit says names the client's network.
-    fn ours(&self, refusal: &Refusal) -> String {
-        let reply = refusal.reply();
-        match refusal {
-            Refusal::Policy(
-                Finding::Rate { .. } | Finding::Crowd { .. } | Finding::Banned { .. },
-            )
-            | Refusal::SignInLater(_)
-            | Refusal::Content { .. } => self.words(&reply),
-            _ => one_line(&reply),
-        }
-    }
-
-    fn from(&self, envelope: &Envelope) -> String {
-        match envelope.from() {
-            ReversePath::Null => "<>".to_owned(),
-            ReversePath::Mailbox(mailbox) => self.addresses.mailbox(&mailbox.to_string()),
-        }
-    }
-
-    fn to(&self, recipient: &ForwardPath) -> String {
-        match recipient {
-            ForwardPath::Postmaster => "postmaster".to_owned(),
-            ForwardPath::Mailbox { mailbox, .. } => self.addresses.mailbox(&mailbox.to_string()),
-        }
-    }
-}
-
-fn one_line(reply: &Reply) -> String {
-    let mut line = codes(reply);
-    for text in reply.lines() {
-        line.push(' ');
-        line.push_str(text);
-    }
-    line
-}
-
-fn codes(reply: &Reply) -> String {
-    match reply.enhanced() {
-        Some(enhanced) => format!("{} {enhanced}", reply.code()),
-        None => reply.code().to_string(),
     }
 }
 

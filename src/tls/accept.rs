@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::{self, Side};
 
-use super::certs::{self, Loaded, Shown};
+use super::certs::{self, Loaded};
+use super::chooser::Shown;
 use super::files::CertificateFiles;
 use super::{Settings, TlsDetails, TlsError, TlsMin, provider, unwrap_handshake};
 

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certs::describe;
+use super::certificate::describe;
 use super::connect::server_name;
 use super::verify::{Issued, system_roots};
 use super::{ClientStream, ConnectError, TlsDetails, TlsError, provider};

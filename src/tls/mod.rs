@@ -6,7 +6,9 @@
 //! here depends on a process-wide default.
 
 mod accept;
+mod certificate;
 mod certs;
+mod chooser;
 mod connect;
 mod files;
 mod inspect;
@@ -27,7 +29,8 @@ use crate::metrics::TlsVersion;
 use crate::settings::{Value, choice};
 
 pub use accept::{HandshakeError, Renewal, ServerStream, ServerTls};
-pub use certs::{Loaded, LoadedCertificate};
+pub use certificate::LoadedCertificate;
+pub use certs::Loaded;
 pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
 pub use files::CertificateFiles;
 pub use inspect::{Inspector, Presented};

@@ -15,7 +15,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::TlsError;
-use super::certs::{describe, read_certificates};
+use super::certificate::{describe, read_certificates};
 
 /// Believes what the system's roots have issued, or Mozilla's as compiled in
 /// on a system that has none, such as a container built from scratch.

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Journal, milliseconds, one_line};
+use super::shown::one_line;
+use super::{Journal, milliseconds};
 use crate::metrics::Outcome;
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Judgement, Opinion};

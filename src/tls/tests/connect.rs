@@ -4,7 +4,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 
-use super::super::certs::read_certificates;
+use super::super::certificate::read_certificates;
 use super::*;
 
 /// `openssl s_server` as a backend.
