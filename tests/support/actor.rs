@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 
 use super::{Smtp, dot_stuffed};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// Commands that are sent in one write.
 pub type Group = Vec<Command>;
@@ -13,6 +15,8 @@ pub enum Command {
     Ehlo,
     Helo,
     StartTls,
+    /// With the right password, or a wrong one.
+    SignIn(bool),
     /// With these parameters, from a sender that no other MAIL has.
     Mail(&'static str),
     /// A recipient that no other RCPT has.
@@ -48,10 +52,15 @@ pub enum Chunk {
     LastThenGone,
 }
 
+/// The right one.
+pub const PASSWORD: &str = "open sesame";
+
 /// A message as the client sent it.
 #[derive(Clone, Debug, Default)]
 pub struct Letter {
     pub hello: String,
+    /// Who had signed in.
+    pub user: Option<String>,
     pub sender: String,
     /// Of MAIL.
     pub parameters: String,
@@ -67,6 +76,9 @@ pub struct Actor {
     count: u32,
     /// The hello in force.
     hello: Option<String>,
+    is_private: bool,
+    /// Who has signed in.
+    user: Option<String>,
     letter: Option<Letter>,
     /// Something of the transaction was refused; a server may have given it up.
     damaged: bool,
@@ -99,6 +111,8 @@ impl Actor {
             smtp: None,
             count: 0,
             hello: None,
+            is_private: false,
+            user: None,
             letter: None,
             damaged: false,
             chunks: 0,
@@ -128,6 +142,8 @@ impl Actor {
         smtp.expect("220");
         self.smtp = Some(smtp);
         self.hello = None;
+        self.is_private = false;
+        self.user = None;
         self.letter = None;
     }
 
@@ -177,6 +193,17 @@ impl Actor {
             Command::ForeignRcpt => (format!("{case}-{count}@foreign.test"), "RCPT TO:<NAME>"),
             Command::StartTls => (String::new(), "STARTTLS"),
             Command::Data(_) => (String::new(), "DATA"),
+            Command::SignIn(knows) => {
+                let user = format!("{case}-{count}");
+                let password = if knows { PASSWORD } else { "guessed" };
+                let secret = STANDARD.encode(format!("\0{user}\0{password}"));
+                let octets = format!("AUTH PLAIN {secret}\r\n").into_bytes();
+                return Sent {
+                    command,
+                    name: user,
+                    octets,
+                };
+            }
             Command::Rset => (String::new(), "RSET"),
             Command::Noop => (String::new(), "NOOP"),
             Command::Quit => (String::new(), "QUIT"),
@@ -239,10 +266,14 @@ impl Actor {
                 }
                 self.smtp.as_mut()?.hand_shake();
                 self.hello = None;
+                self.is_private = true;
+                self.user = None;
                 self.letter = None;
             }
+            Command::SignIn(knows) => return self.sign_in(&sent.name, knows, reply),
             Command::Mail(parameters) if yes => self.mail_taken(&sent.name, parameters),
-            Command::Rcpt if yes => {
+            Command::ForeignRcpt if yes && self.user.is_none() => self.fault("relays"),
+            Command::Rcpt | Command::ForeignRcpt if yes => {
                 self.promised.push(format!("RCPT {}", sent.name));
                 match &mut self.letter {
                     Some(letter) => letter.recipients.push(sent.name.clone()),
@@ -250,7 +281,6 @@ impl Actor {
                 }
             }
             Command::Mail(_) | Command::Rcpt => self.damaged = true,
-            Command::ForeignRcpt if yes => self.fault("relays"),
             Command::Data(body) if reply.starts_with("354") => {
                 if !is_last {
                     return None;
@@ -271,6 +301,30 @@ impl Actor {
         Some(())
     }
 
+    /// A challenge is answered with the wish to break off.
+    fn sign_in(&mut self, user: &str, knows: bool, reply: String) -> Option<()> {
+        let is_challenged = reply.starts_with("334");
+        let reply = if is_challenged {
+            self.send(b"*\r\n");
+            self.reply()?
+        } else {
+            reply
+        };
+        match reply.get(..1) {
+            Some("2") => {
+                let well = knows && !is_challenged && self.is_private && self.hello.is_some();
+                if !well || self.user.is_some() || self.letter.is_some() && !self.damaged {
+                    self.fault("signs in who must not");
+                }
+                self.promised.push(format!("AUTH {user}"));
+                self.user = Some(user.to_owned());
+            }
+            Some("4" | "5") => {}
+            _ => self.fault(&format!("AUTH was answered by {reply}")),
+        }
+        Some(())
+    }
+
     fn mail_taken(&mut self, sender: &str, parameters: &str) {
         self.promised.push(format!("MAIL {sender}"));
         if self.letter.is_some() && !self.damaged {
@@ -281,6 +335,7 @@ impl Actor {
         };
         self.letter = Some(Letter {
             hello,
+            user: self.user.clone(),
             sender: sender.to_owned(),
             parameters: parameters.to_owned(),
             ..Letter::default()

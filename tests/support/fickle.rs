@@ -8,7 +8,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::actor::PASSWORD;
 use super::wait_for;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// What a reply is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Mood {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
     pub hello: String,
+    /// Who had signed in.
+    pub user: Option<String>,
     pub sender: String,
     /// Of MAIL.
     pub parameters: String,
@@ -51,6 +56,9 @@ pub struct Record {
     pub whole: Vec<Whole>,
     /// Commands that it said yes to.
     pub promised: Vec<String>,
+    /// It answered a command twice when it had others of the group before it: the second
+    /// answer is the next one's for whoever goes by the order (RFC 2920 3.1).
+    pub out_of_step: bool,
     /// What it should not have heard.
     pub offences: Vec<String>,
 }
@@ -69,8 +77,8 @@ pub struct Fickle {
 }
 
 impl Fickle {
-    /// As long as the process lives.
-    pub fn start() -> Self {
+    /// As long as the process lives. Whether it offers PIPELINING.
+    pub fn start(pipelining: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let book = Arc::<Mutex<Book>>::default();
@@ -87,6 +95,9 @@ impl Fickle {
                         book: &book,
                         client: String::new(),
                         hello: String::new(),
+                        pipelining,
+                        user: None,
+                        came_along: false,
                         transaction: None,
                         leaving: false,
                     };
@@ -127,6 +138,9 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap()
 }
 
+const OFFER: &str =
+    "250-fickle.test\r\n250-8BITMIME\r\n250-DSN\r\n250-SIZE 100000\r\n250-AUTH PLAIN\r\n";
+
 struct Transaction {
     sender: String,
     parameters: String,
@@ -140,6 +154,11 @@ struct Visit<'a> {
     book: &'a Mutex<Book>,
     client: String,
     hello: String,
+    pipelining: bool,
+    /// Who has signed in here.
+    user: Option<String>,
+    /// The line came together with the one before it.
+    came_along: bool,
     transaction: Option<Transaction>,
     /// It closes when it is to listen next.
     leaving: bool,
@@ -151,6 +170,10 @@ impl Visit<'_> {
         let mood = lock(self.book).greetings.pop_front();
         let greeted = self.perform(mood.unwrap_or(Mood::Honest), "220 fickle.test")?;
         loop {
+            self.came_along = !self.reader.buffer().is_empty();
+            if self.came_along && !self.pipelining {
+                self.offended("a group".to_owned());
+            }
             let line = String::from_utf8_lossy(&self.line()?).into_owned();
             let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
             // RFC 5321 3.1: it is only waiting for QUIT.
@@ -159,6 +182,7 @@ impl Visit<'_> {
             }
             match verb {
                 "EHLO" | "HELO" => self.hello(verb, rest)?,
+                "AUTH" => self.auth(rest)?,
                 "MAIL" => self.mail(&line)?,
                 "RCPT" => self.rcpt(&line)?,
                 "DATA" => self.data()?,
@@ -184,14 +208,41 @@ impl Visit<'_> {
         name.split_once('-')
             .map_or("", |(client, _)| client)
             .clone_into(&mut self.client);
-        let yes = if verb == "EHLO" {
-            "250-fickle.test\r\n250-8BITMIME\r\n250-DSN\r\n250-SIZE 100000\r\n250 CHUNKING"
-        } else {
-            "250 fickle.test"
+        let yes = match (verb, self.pipelining) {
+            ("EHLO", true) => format!("{OFFER}250-PIPELINING\r\n250 CHUNKING"),
+            ("EHLO", false) => format!("{OFFER}250 CHUNKING"),
+            _ => "250 fickle.test".to_owned(),
         };
-        if self.answer(yes)? {
+        if self.answer(&yes)? {
             name.clone_into(&mut self.hello);
             self.transaction = None;
+        }
+        Some(())
+    }
+
+    fn auth(&mut self, argument: &str) -> Option<()> {
+        let secret = argument.strip_prefix("PLAIN ").unwrap_or_default();
+        let secret = STANDARD.decode(secret).unwrap_or_default();
+        let secret = String::from_utf8_lossy(&secret).into_owned();
+        let mut parts = secret.split('\0').skip(1);
+        let user = parts.next().unwrap_or_default().to_owned();
+        if self.user.is_some() || self.transaction.is_some() {
+            self.offended(format!("AUTH where it must not be, by {user}"));
+        }
+        let mood = self.mood();
+        if mood == Mood::Errs {
+            self.say("334 ")?;
+            if self.line()? != b"*" {
+                self.offended("an answer to a challenge".to_owned());
+            }
+            return self.refuse("501 5.7.0 broken off");
+        }
+        if parts.next() != Some(PASSWORD) {
+            return self.perform(mood, "535 5.7.8 who").map(drop);
+        }
+        if self.perform(mood, "235 2.7.0 in")? {
+            self.promised(format!("AUTH {user}"));
+            self.user = Some(user);
         }
         Some(())
     }
@@ -215,8 +266,11 @@ impl Visit<'_> {
 
     fn rcpt(&mut self, line: &str) -> Option<()> {
         let recipient = address(line);
-        if self.transaction.is_none() || !recipient.ends_with("@example.org") {
-            self.offended(format!("no such recipient: {line}"));
+        if !recipient.ends_with("@example.org") && self.user.is_none() {
+            self.offended(format!("a stranger's {line}"));
+        }
+        if self.transaction.is_none() {
+            return self.unasked("RCPT without a sender");
         }
         if self.answer("250 2.1.5 recipient")? {
             self.promised(format!("RCPT {recipient}"));
@@ -229,7 +283,7 @@ impl Visit<'_> {
 
     fn data(&mut self) -> Option<()> {
         if !self.has_recipients() {
-            self.offended("DATA without a recipient".to_owned());
+            return self.unasked("DATA without a recipient");
         }
         if !self.answer("354 go on")? {
             return Some(());
@@ -273,6 +327,7 @@ impl Visit<'_> {
         let transaction = self.transaction.take()?;
         let whole = Whole {
             hello: self.hello.clone(),
+            user: self.user.clone(),
             sender: transaction.sender,
             parameters: transaction.parameters,
             recipients: transaction.recipients,
@@ -289,6 +344,22 @@ impl Visit<'_> {
             self.note(|record| record.whole[at].acknowledged = true);
         }
         self.perform(mood, yes).map(drop)
+    }
+
+    /// Told in one group with what was refused, a command is no offence, but who takes
+    /// it errs.
+    fn unasked(&mut self, what: &str) -> Option<()> {
+        if !self.came_along {
+            self.offended(what.to_owned());
+        }
+        self.refuse("503 5.5.1 out of order")
+    }
+
+    fn refuse(&mut self, no: &str) -> Option<()> {
+        match self.mood() {
+            Mood::Errs => self.say("250 2.0.0 why not"),
+            mood => self.perform(mood, no).map(drop),
+        }
     }
 
     fn has_recipients(&self) -> bool {
@@ -324,7 +395,12 @@ impl Visit<'_> {
                 self.say(yes)?;
                 self.leaving = true;
             }
-            Mood::AnswersTwice => self.say(&format!("{yes}\r\n{yes}"))?,
+            Mood::AnswersTwice => {
+                if !self.reader.buffer().is_empty() {
+                    self.note(|record| record.out_of_step = true);
+                }
+                self.say(&format!("{yes}\r\n{yes}"))?;
+            }
             Mood::Errs if yes.starts_with("354") => self.say("250 2.0.0 fine")?,
             Mood::Errs => self.say("354 go on")?,
             Mood::Babbles => self.say("?!")?,
