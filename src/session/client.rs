@@ -27,8 +27,9 @@ const AUTH_LINE_MAX: usize = 12_288;
 /// A larger buffer is given back after a body.
 const INPUT_CAPACITY: usize = 2048;
 
-/// So many pipelined commands are looked at before their turn at most.
-const LOOK_AHEAD: usize = 128;
+/// No more commands are looked at before their turn once those that are have so many
+/// octets.
+const LOOK_AHEAD: usize = 4096;
 
 /// Octets of a usual reply.
 const REPLY: usize = 64;
@@ -66,12 +67,21 @@ pub(super) struct Line<T> {
     pub(super) behind: Behind,
 }
 
+/// Lines that have been looked at before their turn, one at least.
+#[derive(Default)]
+struct Ahead {
+    /// The next one first.
+    lines: VecDeque<Line<Command>>,
+    /// Octets of these, and of those whose turn has come since there were none.
+    octets: usize,
+}
+
 /// The connection to a client.
 pub(super) struct Client {
     stream: Box<dyn Stream>,
     input: BytesMut,
-    /// Lines that have been looked at before their turn, the next one first.
-    ahead: VecDeque<Line<Command>>,
+    /// In a box, since most of the time there is none.
+    ahead: Option<Box<Ahead>>,
     output: BytesMut,
     cutter: LineCutter,
     line_max: usize,
@@ -83,7 +93,7 @@ impl Client {
         Self {
             stream,
             input: BytesMut::new(),
-            ahead: VecDeque::new(),
+            ahead: None,
             output: BytesMut::new(),
             cutter: LineCutter::new(),
             line_max,
@@ -100,6 +110,7 @@ impl Client {
     pub(super) fn auth_line(
         &mut self,
     ) -> impl Future<Output = Result<Line<AuthLine>, ClientError>> {
+        debug_assert!(self.ahead.is_none(), "commands come first");
         self.line(|client| client.cut(AUTH_LINE_MAX, AuthLine::parse))
     }
 
@@ -122,23 +133,31 @@ impl Client {
 
     /// The next command, if the whole of it has come already.
     pub(super) fn command_here(&mut self) -> Option<Line<Command>> {
-        let Some(line) = self.ahead.pop_front() else {
+        let Some(ahead) = &mut self.ahead else {
             return self.cut_command();
         };
-        if self.ahead.is_empty() {
-            self.ahead = VecDeque::new();
+        let line = ahead.lines.pop_front();
+        if ahead.lines.is_empty() {
+            self.ahead = None;
         }
-        Some(line)
+        line
     }
 
     /// The command whose turn comes after so many others, and what is behind it, if
-    /// the whole of it has come already and it is one.
+    /// the whole of it has come already and it is one. What is no command line must
+    /// never be behind the one before it: neither the octets of a body nor a line of
+    /// an AUTH dialogue.
     pub(super) fn upcoming(&mut self, nth: usize) -> Option<(&Command, Behind)> {
-        if nth == self.ahead.len() && nth < LOOK_AHEAD {
+        let ahead = self.ahead.as_ref();
+        let (lines, octets) = ahead.map_or((0, 0), |ahead| (ahead.lines.len(), ahead.octets));
+        if nth == lines && octets < LOOK_AHEAD {
+            let before = self.input.len();
             let line = self.cut_command()?;
-            self.ahead.push_back(line);
+            let ahead = self.ahead.get_or_insert_default();
+            ahead.lines.push_back(line);
+            ahead.octets += before.saturating_sub(self.input.len());
         }
-        match self.ahead.get(nth)? {
+        match self.ahead.as_ref()?.lines.get(nth)? {
             Line {
                 says: Ok(Ok(command)),
                 behind,
@@ -192,7 +211,7 @@ impl Client {
     /// Whether the client has left, as far as can be told without waiting. One
     /// that has said more before it closed its end may still listen.
     pub(super) async fn has_left(&mut self) -> bool {
-        if !self.input.is_empty() || !self.ahead.is_empty() {
+        if !self.input.is_empty() || self.ahead.is_some() {
             return false;
         }
         tokio::select! {
@@ -204,6 +223,7 @@ impl Client {
 
     /// What has been read and not been taken yet.
     pub(super) fn buffered(&self) -> &[u8] {
+        debug_assert!(self.ahead.is_none(), "commands come first");
         &self.input
     }
 
@@ -368,10 +388,16 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_looked_at() {
-        let mut client = client(&"NOOP\r\n".repeat(LOOK_AHEAD + 1));
-        let seen = (0..).take_while(|nth| client.upcoming(*nth).is_some());
-        assert_eq!(seen.count(), LOOK_AHEAD);
-        let heard = std::iter::from_fn(|| client.command_here());
-        assert_eq!(heard.count(), LOOK_AHEAD + 1);
+        let lines = LOOK_AHEAD / "NOOP AB\r\n".len();
+        let mut client = client(&"NOOP AB\r\n".repeat(2 * lines));
+        for _ in 0..2 {
+            let seen = (0..).take_while(|nth| client.upcoming(*nth).is_some());
+            assert_eq!(seen.count(), lines + 1);
+            let heard = std::iter::from_fn(|| client.command_here()).take(lines + 1);
+            assert_eq!(heard.count(), lines + 1);
+            client
+                .input
+                .extend_from_slice("NOOP AB\r\n".repeat(lines + 5).as_bytes());
+        }
     }
 }

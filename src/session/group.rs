@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::Session;
-use super::machine::{Event, Question};
+use super::machine::{Behind, Event, Question};
 use crate::backend::{Conversation, Lost};
 use crate::policy::{Mode, Verdict};
 use crate::smtp::command::Command;
@@ -86,6 +86,9 @@ impl Session<'_> {
                 }
             }
             rest.push(foreseen.command);
+            if behind == Behind::Nothing {
+                break;
+            }
         }
         rest
     }
