@@ -3,7 +3,9 @@
 //! touch. `cargo bench --bench callgrind`.
 //!
 //! Each kind of session is held so many times, and twice as many times by a second
-//! process; the difference knows nothing of start and end.
+//! process; the difference knows nothing of the end. Counting begins anew after some
+//! sessions of the kind: to seed the generator of random numbers takes as many
+//! instructions as the clock wants.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,6 +45,9 @@ use support::{Authority, Certificate, free_address, wait_for};
 
 /// Sessions of the first process; the second has twice as many.
 const SESSIONS: usize = 40;
+
+/// Before they are counted.
+const WARM_UP: usize = 8;
 
 /// The program is some fifty times slower than by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -122,7 +127,10 @@ async fn count(load: Load, sessions: usize, certificate: &Certificate) -> f64 {
     let tls = door::connector(Resumption::disabled());
     let mut letter = Letter::new(load.size);
     let mut sent = Vec::new();
-    for _ in 0..sessions {
+    for number in 0..WARM_UP + sessions {
+        if number == WARM_UP {
+            program.count_anew();
+        }
         generator::session(load, address, &tls, &sink.ledger, &mut letter, &mut sent)
             .await
             .unwrap_or_else(|error| panic!("{error}\n{}", program.log()));
@@ -181,6 +189,13 @@ impl Counted {
         });
         assert!(up == Some(true), "does not listen:\n{}", counted.log());
         counted
+    }
+
+    fn count_anew(&self) {
+        let process = self.child.id().to_string();
+        let mut control = Command::new("callgrind_control");
+        let told = control.args(["--zero", &process]).output().unwrap();
+        assert!(told.status.success(), "{told:?}");
     }
 
     fn file(&self, name: &str) -> PathBuf {
