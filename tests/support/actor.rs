@@ -66,6 +66,8 @@ pub struct Letter {
     pub parameters: String,
     pub recipients: Vec<String>,
     pub content: Vec<u8>,
+    /// Sent by BDAT.
+    pub in_chunks: bool,
 }
 
 pub struct Actor {
@@ -391,6 +393,7 @@ impl Actor {
             return;
         };
         letter.content.extend_from_slice(content.as_bytes());
+        letter.in_chunks = true;
         self.chunks += 1;
         match (is_last, yes) {
             _ if yes && matches!(chunk, Chunk::Bad) => self.fault("a bare LF was taken"),

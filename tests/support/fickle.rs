@@ -57,7 +57,8 @@ pub struct Record {
     /// Commands that it said yes to.
     pub promised: Vec<String>,
     /// It answered a command twice when it had others of the group before it: the second
-    /// answer is the next one's for whoever goes by the order (RFC 2920 3.1).
+    /// answer is the next one's for whoever goes by the order (RFC 2920 3.1), and so on
+    /// up to the next 354.
     pub out_of_step: bool,
     /// What it should not have heard.
     pub offences: Vec<String>,
@@ -309,7 +310,8 @@ impl Visit<'_> {
         let (size, last) = argument.split_once(' ').unwrap_or((argument, ""));
         let mut octets = vec![0; size.parse().ok()?];
         self.reader.read_exact(&mut octets).ok()?;
-        if !self.has_recipients() {
+        let is_told = self.has_recipients() || self.note(|record| record.out_of_step);
+        if !is_told {
             self.offended("BDAT without a recipient".to_owned());
         }
         if let Some(transaction) = &mut self.transaction {
