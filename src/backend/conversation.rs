@@ -169,7 +169,7 @@ impl Conversation {
             (Command::Ehlo(name) | Command::Helo(name), Protocol::Lmtp) => {
                 write!(lines, "LHLO {name}\r\n")
             }
-            (command, _) => write!(lines, "{command}").map(|()| lines.push_str("\r\n")),
+            (command, _) => write!(lines, "{command}\r\n"),
         };
     }
 
