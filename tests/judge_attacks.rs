@@ -12,7 +12,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, Spamd, letter};
+use support::{
+    Clamd, Opendkim, Options, Portcullis, Postfix, Pymilter, Smtp, Spamd, attachment, eicar, letter,
+};
 
 /// Says that the signature of a bank is good, in the name of our own filter.
 const FORGED: &str = "Authentication-Results: mx.example.org; dkim=pass header.d=bank.test\r\n";
@@ -179,5 +181,29 @@ fn an_mbox_separator_hides_no_subject_from_spamd() {
         let message = format!("{front}{}", letter("lottery"));
         let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
         assert!(reply.starts_with("550 5.7.1 "), "{front:?}: {reply}");
+    }
+}
+
+/// clamd looks for attachments in what begins like mail; Postfix is told of the
+/// client by XCLIENT, so that no trace field of ours stands before the message.
+#[test]
+fn a_message_that_begins_unlike_mail_hides_no_malware_from_clamd() {
+    let postfix = Postfix::start(Options::default());
+    let clamd = Clamd::start("");
+    let address = clamd.address.to_string();
+    let portcullis = Portcullis::before(&postfix, &[("CLAMAV", &address)]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let attached = attachment("hidden", eicar().as_bytes());
+    // RFC 5322 2.2 asks for no space behind the colon, and mail programs for none.
+    let (header, body) = attached.split_once("\r\n\r\n").unwrap();
+    let close = format!("{}\r\n\r\n{body}", header.replace(": ", ":"));
+    for message in [
+        format!("a: b\r\n{close}"),
+        format!("a: b\r\n{attached}"),
+        format!("From bob Tue Nov 24 10:00:00 2026\r\n{close}"),
+        format!(">From bob\r\n{close}"),
+    ] {
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("554 5.7.1 "), "{reply}: {message}");
     }
 }

@@ -1,6 +1,9 @@
 //! ClamAV: asks clamd whether a message carries malware (INSTREAM, clamd(8)).
 //!
-//! One connection per message, as clamd closes it behind its answer.
+//! One connection per message, as clamd closes it behind its answer. A trace
+//! header field goes first, whatever the backend is told: clamd looks for
+//! attachments only in what begins like mail, and the first octets would
+//! otherwise be the sender's.
 
 use std::io;
 
@@ -39,7 +42,7 @@ impl Clamav {
         let (reader, mut writer) = tokio::io::split(self.address.connect().await?);
         let saying = async {
             writer.write_all(b"zINSTREAM\0").await?;
-            write_chunk(&mut writer, Bytes::copy_from_slice(message.trace)).await?;
+            write_chunk(&mut writer, Bytes::copy_from_slice(message.hop)).await?;
             let mut body = message.body.reader();
             while let Some(piece) = body.next().await? {
                 write_chunk(&mut writer, piece).await?;

@@ -63,7 +63,8 @@ pub struct Message<'a> {
     /// empty; scanners see it as part of the message.
     pub trace: &'a [u8],
     /// The trace header field for a scanner that learns of the client from the
-    /// message only; it is there whether or not the backend gets one.
+    /// message only, or that must know mail by its first octets; it is there
+    /// whether or not the backend gets one.
     pub hop: &'a [u8],
     /// The decoded content: CRLF lines, no dot-stuffing, no final dot.
     pub body: &'a Body,
@@ -129,7 +130,7 @@ impl Scanners {
             clamav,
             rspamd,
             milters: milters.collect(),
-            max_size: settings.scan_max_size.0,
+            max_size: settings.scan_max_size.0.0,
             patience,
         }
     }
