@@ -57,12 +57,12 @@ impl Value for Address {
             Some("lmtp") => (Protocol::Lmtp, Some(24)),
             Some(other) => {
                 return Err(format!(
-                    "{other}:// is not known; smtp://, smtps:// and lmtp:// are"
+                    "begins with {other}://, which is not known; smtp://, smtps:// and lmtp:// are"
                 ));
             }
         };
         let place = match rest.strip_prefix("unix:") {
-            Some("") => return Err("the path of the socket is missing".to_owned()),
+            Some("") => return Err("has no path behind unix:".to_owned()),
             Some(path) => Place::Unix(path.into()),
             None => Place::Tcp(HostPort::parse(
                 rest.strip_suffix('/').unwrap_or(rest),
@@ -117,16 +117,16 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, part) in [
-            ("mail", "port is missing"),
-            ("mail:0", "no port"),
-            ("mail:99999", "no port"),
+            ("mail", "has no port"),
+            ("mail:0", "for a port (1 to 65535)"),
+            ("mail:99999", "for a port (1 to 65535)"),
             ("http://mail", "not known"),
             ("::1:25", "brackets"),
             ("[::1:25", "not closed"),
-            ("[zz]:25", "no IPv6"),
-            ("unix:", "missing"),
-            ("a b:25", "no host name"),
-            (":25", "no host name"),
+            ("[zz]:25", "for an IPv6 address"),
+            ("unix:", "no path"),
+            ("a b:25", "for a host name"),
+            (":25", "for a host name"),
         ] {
             let error = Address::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

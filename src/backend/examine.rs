@@ -17,7 +17,7 @@ impl Backend {
     /// Why no client could use it.
     pub async fn examine(&self) -> Result<Probed, OpenError> {
         let server = self.in_turn().next().ok_or(OpenError::NoServer)?;
-        let looked = timeout(self.settings.timeout_backend_reply, self.look_at(server));
+        let looked = timeout(*self.settings.timeout_backend_reply, self.look_at(server));
         looked.await.unwrap_or(Err(OpenError::TimedOut))
     }
 
@@ -29,7 +29,7 @@ impl Backend {
     pub async fn certificate(&self, inspector: &Inspector) -> Result<Presented, OpenError> {
         let server = self.in_turn().next().ok_or(OpenError::NoServer)?;
         let looked = timeout(
-            self.settings.timeout_backend_reply,
+            *self.settings.timeout_backend_reply,
             self.ask_for_certificate(server, inspector),
         );
         looked.await.unwrap_or(Err(OpenError::TimedOut))
@@ -46,7 +46,7 @@ impl Backend {
         };
         let name = self.tls_name(server);
         let (stream, presented) = inspector.inspect(name, stream).await?;
-        let patience = self.settings.timeout_backend_connect;
+        let patience = *self.settings.timeout_backend_connect;
         let goodbye = Conversation::new(Box::new(stream), server.address.protocol, patience);
         goodbye.quit().await;
         Ok(presented)

@@ -25,7 +25,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::timeout;
 
 use crate::metrics::{self, Attempt, Gauge, Table};
-use crate::settings::List;
+use crate::settings::{List, Positive};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
 use crate::tls::{BackendTls, ClientTls, TlsError};
@@ -45,11 +45,11 @@ crate::settings::section! {
         /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it, else `received`.
         client_info: ClientInfo = "auto", example "xclient";
         /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT).
-        backend_probe_interval: Duration = "1min", example "5min";
+        backend_probe_interval: Positive<Duration> = "1min", example "5min";
         /// Connecting to the backend, up to its greeting.
-        timeout_backend_connect: Duration = "10s", example "5s";
+        timeout_backend_connect: Positive<Duration> = "10s", example "5s";
         /// One reply of the backend, and all the steps of opening a connection to it together; twice that after the final dot.
-        timeout_backend_reply: Duration = "5min", example "2min";
+        timeout_backend_reply: Positive<Duration> = "5min", example "2min";
     }
 }
 
@@ -157,7 +157,7 @@ impl Backend {
             .settings
             .backend_probe_interval
             .saturating_mul(2)
-            .saturating_add(self.settings.timeout_backend_connect);
+            .saturating_add(*self.settings.timeout_backend_connect);
         let state = |server: &Server| {
             let greeted = server.greeted.load();
             if !server.up.load(Ordering::Relaxed) {
@@ -195,7 +195,7 @@ impl Backend {
         for server in self.in_turn() {
             // One reply's patience for all of it: the client waits for one reply.
             let opened = timeout(
-                self.settings.timeout_backend_reply,
+                *self.settings.timeout_backend_reply,
                 self.open_server(server, client),
             );
             let began = Instant::now();
@@ -250,7 +250,7 @@ impl Backend {
                 .servers
                 .iter()
                 .any(|server| !server.up.load(Ordering::Relaxed));
-            let pause = self.settings.backend_probe_interval;
+            let pause = *self.settings.backend_probe_interval;
             tokio::time::sleep(if down {
                 pause.min(PAUSE_WHILE_DOWN)
             } else {

@@ -119,7 +119,7 @@ impl Backend {
         speaker: &Speaker<'_>,
         encryption: Encryption,
     ) -> Result<Conversation, OpenError> {
-        let deadline = Instant::now() + self.settings.timeout_backend_connect;
+        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
         let mut conversation = timeout_at(deadline, self.connect(server, speaker))
             .await
             .map_err(|_| OpenError::TimedOut)??;
@@ -158,7 +158,7 @@ impl Backend {
                 .await
                 .map_err(OpenError::Connect)?;
         }
-        let patience = self.settings.timeout_backend_reply;
+        let patience = *self.settings.timeout_backend_reply;
         let mut details = None;
         if server.address.protocol == Protocol::Smtps {
             let (encrypted, tls) = self.tls.connect(self.tls_name(server), stream).await?;
@@ -260,7 +260,7 @@ impl Backend {
         if reply.code() != 220 {
             return Err(OpenError::TlsBroke(format!("refused: {}", reply.text())));
         }
-        let deadline = Instant::now() + self.settings.timeout_backend_connect;
+        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
         let handshake = self
             .tls
             .connect(self.tls_name(server), conversation.into_stream()?);
@@ -268,7 +268,7 @@ impl Backend {
             .await
             .map_err(|_| OpenError::TlsBroke("no handshake in time".to_owned()))??;
         // RFC 3207 4.2: what was learnt before is forgotten.
-        let patience = self.settings.timeout_backend_reply;
+        let patience = *self.settings.timeout_backend_reply;
         let mut conversation =
             Conversation::new(Box::new(stream), server.address.protocol, patience);
         conversation.tls = Some(details);

@@ -69,7 +69,7 @@ impl Backend {
         };
         let before = server.probed.load_full();
         // A server that hangs must not keep the others from being looked at.
-        let looked = timeout(self.settings.timeout_backend_reply, self.look_at(server));
+        let looked = timeout(*self.settings.timeout_backend_reply, self.look_at(server));
         match looked.await.unwrap_or(Err(OpenError::TimedOut)) {
             Ok(probed) => {
                 server.came_up();

@@ -16,7 +16,7 @@ use crate::limits::shared::Sharing;
 use crate::policy;
 use crate::scan::{self, Scanners};
 use crate::server;
-use crate::settings::List;
+use crate::settings::{List, Positive};
 use crate::smtp::path::HeloName;
 use crate::tls::{BackendTls, Inspector, Presented};
 
@@ -44,7 +44,7 @@ pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
                 name: server::hostname(set),
                 settings: backend::Settings {
                     backend: List(vec![address.clone()]),
-                    timeout_backend_reply: settings.timeout_backend_reply.min(PATIENCE),
+                    timeout_backend_reply: Positive(settings.timeout_backend_reply.min(PATIENCE)),
                     ..settings.clone()
                 },
                 policy: parts.policy.clone(),

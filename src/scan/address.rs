@@ -25,7 +25,7 @@ impl ServiceAddress {
         if path.starts_with('/') {
             Ok(Self::Unix(path.into()))
         } else {
-            Err("the path of the socket must begin with /".to_owned())
+            Err("has a path of a socket that does not begin with /".to_owned())
         }
     }
 
@@ -84,18 +84,18 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, part) in [
-            ("clamd", "port is missing"),
-            ("clamd:0", "no port (1 to 65535)"),
-            ("clamd:65536", "no port (1 to 65535)"),
-            ("clamd:", "no port (1 to 65535)"),
-            ("http://clamd:80", "needs brackets"),
-            ("::1:25", "needs brackets"),
+            ("clamd", "has no port"),
+            ("clamd:0", "for a port (1 to 65535)"),
+            ("clamd:65536", "for a port (1 to 65535)"),
+            ("clamd:", "for a port (1 to 65535)"),
+            ("http://clamd:80", "is a URL"),
+            ("::1:25", "without brackets"),
             ("[::1:25", "not closed"),
-            ("[x]:25", "no IPv6"),
-            (":25", "no host"),
-            ("a b:25", "no host"),
-            ("unix:", "begin with /"),
-            ("unix:clamd.ctl", "begin with /"),
+            ("[x]:25", "for an IPv6 address"),
+            (":25", "for a host name"),
+            ("a b:25", "for a host name"),
+            ("unix:", "does not begin with /"),
+            ("unix:clamd.ctl", "does not begin with /"),
         ] {
             let error = ServiceAddress::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

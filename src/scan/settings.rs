@@ -7,7 +7,7 @@ use super::address::ServiceAddress;
 use super::milter::MilterAddress;
 use super::rspamd::RspamdAddress;
 use super::spamassassin::{SpamdReport, SpamdUser};
-use crate::settings::{List, Secret, Size, Value};
+use crate::settings::{List, Positive, Secret, Size, Value};
 
 /// A client waits ten minutes for the reply to its final dot (RFC 5321
 /// 4.5.3.2.6), and the backend wants some of them.
@@ -35,7 +35,7 @@ crate::settings::section! {
         /// Milters, `inet:host:port` or `unix:/path`, asked in this order until one refuses.
         milters: MilterList = "", example "inet:127.0.0.1:8891, unix:/run/opendkim/opendkim.sock";
         /// A larger message is not scanned: it passes, and `X-Portcullis-Scan` says so.
-        scan_max_size: Size = "25M", example "10M";
+        scan_max_size: Positive<Size> = "25M", example "10M";
         /// How long all scanners together may take for a message; no more than 8min, since a client waits for ten.
         scan_timeout: ScanTimeout = "60s", example "2min";
         /// Messages that one scanner works on at once; more wait, within `SCAN_TIMEOUT`.

@@ -2,7 +2,7 @@
 //! nobody answers.
 
 use super::*;
-use crate::settings::{Size, Value};
+use crate::settings::{Positive, Value};
 use crate::spool::{Settings as SpoolSettings, Spool};
 
 async fn body(content: &[u8]) -> Body {
@@ -82,7 +82,7 @@ async fn each_scanner_that_is_down_says_so_for_itself() {
 #[tokio::test]
 async fn a_message_above_the_limit_is_shown_to_nobody() {
     let scanners = Scanners::new(&Settings {
-        scan_max_size: Size::parse("1K").unwrap(),
+        scan_max_size: Positive::parse("1K").unwrap(),
         ..all_at(&dead())
     });
     let large = body(&[b'x'; 1025]).await;

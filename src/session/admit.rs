@@ -87,7 +87,7 @@ pub(super) async fn admit(
     let mut client = Client::new(
         Box::new(stream),
         settings.line_max.0,
-        settings.timeout_command,
+        *settings.timeout_command,
     );
     if listener == Listener::Tls {
         let tls = client

@@ -53,7 +53,7 @@ impl Session<'_> {
             return trouble(&error);
         }
         let handshake = timeout(
-            self.service.settings.timeout_handshake,
+            *self.service.settings.timeout_handshake,
             self.client.upgrade(&self.service.tls),
         );
         self.place.waits();

@@ -113,7 +113,7 @@ impl Session<'_> {
 
     /// Only `MODE=monitor` lets more come than `RCPT_MAX`.
     fn watch_the_number_of_recipients(&mut self) {
-        let most = usize::try_from(self.service.settings.rcpt_max).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.service.settings.rcpt_max.get()).unwrap_or(usize::MAX);
         let taken = self
             .machine
             .envelope()

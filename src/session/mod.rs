@@ -73,7 +73,7 @@ async fn welcome(service: &Service, arrival: Box<Arrival>) -> Option<(Presence, 
         biased;
         () = place.called() => None,
         admitted = timeout(
-            service.settings.timeout_handshake,
+            *service.settings.timeout_handshake,
             Box::pin(admit(service, caller, &mut journal)),
         ) => Some(admitted),
     };

@@ -92,7 +92,7 @@ impl Service {
     pub(super) fn rules(&self, id: SessionId, listener: Listener) -> Rules {
         let settings = &self.settings;
         let mode = self.policy.mode;
-        let recipients_max = usize::try_from(settings.rcpt_max)
+        let recipients_max = usize::try_from(settings.rcpt_max.get())
             .unwrap_or(usize::MAX)
             .min(self.backend.recipients_max());
         let mut backend = self.backend.keywords().unwrap_or_default();
@@ -110,7 +110,7 @@ impl Service {
             },
             max_size: settings
                 .max_size
-                .map(|size| size.0)
+                .map(|size| size.0.0)
                 .or(backend.size())
                 .unwrap_or(SIZE_FALLBACK),
             backend,
@@ -142,7 +142,7 @@ impl Service {
             max_size,
             line_max: settings.body_line_max.0,
             newline: settings.bare_newline,
-            pause_max: settings.timeout_data,
+            pause_max: *settings.timeout_data,
             rate_min: settings.data_rate_min,
             grace: settings.data_rate_grace,
         }

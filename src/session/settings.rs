@@ -1,8 +1,9 @@
 //! The settings that a session obeys.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::settings::{List, Size, Value, choice, section};
+use crate::settings::{List, Positive, Size, Value, choice, section};
 use crate::smtp::command::Verb;
 use crate::smtp::dot::BareNewline;
 
@@ -12,7 +13,7 @@ section! {
         /// On `LISTEN`: refuse MAIL before STARTTLS (`530 5.7.0`).
         tls_require: bool = "false", example "true";
         /// Recipients of one message; also announced (LIMITS RCPTMAX, RFC 9422).
-        rcpt_max: u32 = "100", example "50";
+        rcpt_max: NonZeroU32 = "100", example "50";
         /// Protocol errors of one session before `421`.
         error_max: u32 = "10", example "5";
         /// Commands that move no mail (NOOP, RSET, HELO, EHLO, VRFY, EXPN, ETRN, HELP) between two messages of a session; each one more is an error.
@@ -22,13 +23,13 @@ section! {
         /// Pause before the greeting; whoever speaks first is refused (`554`).
         greet_delay: Duration = "0s", example "2s";
         /// Message size; the backend's SIZE when unset, and `25M` when it has none.
-        max_size: Option<Size>, example "50M";
+        max_size: Option<Positive<Size>>, example "50M";
         /// Longest wait for one whole command line, first byte or last; ten seconds when `SESSIONS_MAX` is nearly reached.
-        timeout_command: Duration = "5min", example "1min";
+        timeout_command: Positive<Duration> = "5min", example "1min";
         /// A whole PROXY header plus a whole TLS handshake.
-        timeout_handshake: Duration = "30s", example "10s";
+        timeout_handshake: Positive<Duration> = "30s", example "10s";
         /// Longest pause inside a body.
-        timeout_data: Duration = "3min", example "1min";
+        timeout_data: Positive<Duration> = "3min", example "1min";
         /// Slowest accepted body in bytes/s, measured once the grace is over; `0` for no bound.
         data_rate_min: u64 = "500", example "1000";
         /// How long a body may be slower than `DATA_RATE_MIN`.

@@ -21,23 +21,32 @@ impl HostPort {
     /// # Errors
     /// What is wrong, as the rest of a sentence about the value.
     pub fn parse(text: &str, default: Option<u16>) -> Result<Self, String> {
+        if text.contains("://") {
+            return Err("is a URL, where host:port belongs".to_owned());
+        }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (_, behind) = rest
                     .split_once(']')
-                    .ok_or("the bracket of the IPv6 address is not closed")?;
+                    .ok_or("has a bracket that is not closed")?;
                 let host = text.strip_suffix(behind).unwrap_or(text);
                 match behind {
                     "" => (host, None),
                     _ => (
                         host,
-                        Some(behind.strip_prefix(':').ok_or("a port must follow the ]")?),
+                        Some(
+                            behind
+                                .strip_prefix(':')
+                                .ok_or("has something other than a port behind the ]")?,
+                        ),
                     ),
                 }
             }
             None => match text.split_once(':') {
                 Some((_, port)) if port.contains(':') => {
-                    return Err("an IPv6 address needs brackets: [::1]:25".to_owned());
+                    return Err(
+                        "has an IPv6 address without brackets (it is written [::1]:25)".to_owned(),
+                    );
                 }
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
@@ -46,7 +55,7 @@ impl HostPort {
         match (port, default) {
             (Some(port), _) => Self::of(host, port),
             (None, Some(port)) => Self::of(host, &port.to_string()),
-            (None, None) => Err("the port is missing".to_owned()),
+            (None, None) => Err("has no port".to_owned()),
         }
     }
 
@@ -59,20 +68,20 @@ impl HostPort {
             Some(rest) => rest
                 .strip_suffix(']')
                 .filter(|address| address.parse::<Ipv6Addr>().is_ok())
-                .ok_or_else(|| format!("{host} is no IPv6 address"))?,
+                .ok_or_else(|| format!("has {host:?} for an IPv6 address"))?,
             None if host.contains(':') && host.parse::<Ipv6Addr>().is_err() => {
-                return Err(format!("{host} is no IPv6 address"));
+                return Err(format!("has {host:?} for an IPv6 address"));
             }
             None => host,
         };
         let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if bare.is_empty() || !bare.chars().all(plausible) {
-            return Err(format!("{host:?} is no host name"));
+            return Err(format!("has {host:?} for a host name"));
         }
         let number = u16::parse(port).ok().filter(|port| *port > 0);
         Ok(Self {
             host: bare.to_owned(),
-            port: number.ok_or_else(|| format!("{port} is no port (1 to 65535)"))?,
+            port: number.ok_or_else(|| format!("has {port:?} for a port (1 to 65535)"))?,
         })
     }
 }
@@ -114,20 +123,21 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, part) in [
-            ("mail", "port is missing"),
-            ("[::1]", "port is missing"),
-            ("mail:0", "no port"),
-            ("mail:65536", "no port"),
-            ("mail:+1", "no port"),
-            ("mail:", "no port"),
+            ("mail", "has no port"),
+            ("[::1]", "has no port"),
+            ("mail:0", "for a port (1 to 65535)"),
+            ("mail:65536", "for a port (1 to 65535)"),
+            ("mail:+1", "for a port (1 to 65535)"),
+            ("mail:", "for a port (1 to 65535)"),
             ("::1:25", "brackets"),
             ("[::1:25", "not closed"),
-            ("[::1]25", "follow the ]"),
-            ("[x]:25", "no IPv6"),
-            ("[]:25", "no IPv6"),
-            (":25", "no host name"),
-            ("a b:25", "no host name"),
-            ("a/b:25", "no host name"),
+            ("[::1]25", "behind the ]"),
+            ("[x]:25", "for an IPv6 address"),
+            ("[]:25", "for an IPv6 address"),
+            (":25", "for a host name"),
+            ("http://mail:25", "is a URL"),
+            ("a b:25", "for a host name"),
+            ("a/b:25", "for a host name"),
         ] {
             let error = HostPort::parse(text, None).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -26,14 +26,14 @@ impl Value for MilterAddress {
     fn parse(text: &str) -> Result<Self, String> {
         let address = match text.split_once(':') {
             Some(("unix" | "local", "")) => {
-                return Err("the path of the socket is missing".to_owned());
+                return Err("has no path of a socket".to_owned());
             }
             Some(("unix" | "local", path)) => ServiceAddress::unix(path)?,
             Some(("inet" | "inet6", place)) => ServiceAddress::Tcp(match place.split_once('@') {
                 Some((port, host)) => HostPort::of(host, port)?,
                 None => HostPort::parse(place, None)?,
             }),
-            _ => return Err("must begin with inet: or unix:".to_owned()),
+            _ => return Err("does not begin with inet: or unix:".to_owned()),
         };
         Ok(Self(address))
     }
@@ -76,16 +76,16 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, part) in [
-            ("127.0.0.1:8891", "must begin"),
-            ("inet:localhost", "port is missing"),
-            ("inet:localhost:0", "no port"),
-            ("inet:localhost:milter", "no port"),
-            ("inet::8891", "no host name"),
-            ("inet:8891@", "no host name"),
+            ("127.0.0.1:8891", "does not begin"),
+            ("inet:localhost", "has no port"),
+            ("inet:localhost:0", "for a port (1 to 65535)"),
+            ("inet:localhost:milter", "for a port (1 to 65535)"),
+            ("inet::8891", "for a host name"),
+            ("inet:8891@", "for a host name"),
             ("inet6:::1:8891", "brackets"),
-            ("inet6:[zz]:8891", "no IPv6"),
-            ("unix:", "missing"),
-            ("unix:run/filter", "begin with /"),
+            ("inet6:[zz]:8891", "for an IPv6 address"),
+            ("unix:", "no path"),
+            ("unix:run/filter", "does not begin with /"),
         ] {
             let error = MilterAddress::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

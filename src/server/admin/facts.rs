@@ -65,7 +65,7 @@ fn limits(rooms: &Rooms) -> Vec<(&'static str, String)> {
             "MAX_SIZE",
             session
                 .max_size
-                .as_ref()
+                .as_deref()
                 .map_or_else(|| "as the backend says".to_owned(), size),
         ),
     ];
