@@ -108,6 +108,11 @@ fn a_backend_that_is_told_of_strangers_is_seen_to_refuse_them() {
         .has("backend", "ok", &["XCLIENT", "8BITMIME"])
         .has("backend TLS", "ok", &["TLSv1.3"])
         .has(
+            "submission",
+            "warning",
+            &["offers no AUTH:", "LISTEN_SUBMISSION=off"],
+        )
+        .has(
             "backend certificate",
             "ok",
             &[BACKEND_NAME, "CN=check", "it verifies"],
@@ -299,6 +304,43 @@ fn a_refusal_for_another_reason_proves_nothing() {
     live(leaving.address, &[])
         .ends_with(69)
         .has("open relay", "error", &["cannot be found out"]);
+}
+
+#[test]
+fn a_backend_that_refuses_strangers_mail_to_us_is_told_of() {
+    let domains = ("DOMAINS", "example.org, elsewhere.test, *.example.net");
+    // Nobody has a name there, whatever the address.
+    let nameless = Postfix::start(Options {
+        extra: "smtpd_client_restrictions = reject_unknown_client_hostname",
+        ..Options::default()
+    });
+    live(nameless.address, &[domains]).ends_with(0).has(
+        "mail to DOMAINS",
+        "warning",
+        &[
+            "the outside address 192.0.2.1",
+            "postmaster@elsewhere.test",
+            "postmaster@example.org",
+            "cannot find your hostname",
+        ],
+    );
+    let other = Postfix::start(Options {
+        extra: "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination",
+        ..Options::default()
+    });
+    live(other.address, &[domains]).ends_with(0).has(
+        "mail to DOMAINS",
+        "warning",
+        &["postmaster@elsewhere.test (554 5.7.1"],
+    );
+    live(other.address, &[("DOMAINS", "example.org")])
+        .ends_with(0)
+        .has(
+            "mail to DOMAINS",
+            "ok",
+            &["postmaster@example.org", "192.0.2.1"],
+        );
+    nothing_arrived(&other);
 }
 
 #[test]

@@ -40,6 +40,10 @@ pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
             .and_then(|server| server.hostname.as_ref());
         let visits = settings.backend.iter().map(|address| {
             let visit = Visit {
+                serves_users: parts
+                    .server
+                    .as_ref()
+                    .is_some_and(|server| !server.listen_submission.is_empty()),
                 address: address.clone(),
                 name: server::hostname(set),
                 settings: backend::Settings {
@@ -78,6 +82,8 @@ pub(super) async fn look_at(parts: Parts) -> Vec<Finding> {
 /// A look at one guarded server.
 struct Visit {
     address: Address,
+    /// Whether users come through `LISTEN_SUBMISSION`.
+    serves_users: bool,
     /// What Portcullis calls itself.
     name: HeloName,
     /// With this server alone.
@@ -101,6 +107,7 @@ impl Visit {
             Ok(probed) => {
                 findings.push(self.greeting(probed));
                 findings.push(self.encryption(probed));
+                findings.extend(self.submission(probed));
             }
             Err(error) => {
                 let text = self.tell(&format!("cannot be used: {error}"));
@@ -119,7 +126,7 @@ impl Visit {
             if let Some(policy) = &self.policy
                 && probed.introduction.is_some()
             {
-                findings.push(relay::look_at(&backend, &self.address.to_string(), policy).await);
+                findings.extend(relay::look_at(&backend, &self.address.to_string(), policy).await);
             }
         }
         findings
@@ -159,6 +166,35 @@ impl Visit {
                 Finding::warning(WHAT, self.tell(&text))
             }
         }
+    }
+
+    /// Whether users could sign in there; nothing to say when none come.
+    fn submission(&self, probed: &Probed) -> Option<Finding> {
+        const WHAT: &str = "submission";
+        if !self.serves_users {
+            return None;
+        }
+        let mechanisms = probed.keywords.auth_mechanisms();
+        let usable: Vec<String> = mechanisms
+            .iter()
+            .filter(|mechanism| !mechanism.is_bound_to_tls())
+            .map(ToString::to_string)
+            .collect();
+        Some(if usable.is_empty() {
+            let way = match probed.tls {
+                TlsState::Encrypted(_) => "",
+                TlsState::Breaks(_) | TlsState::NotOffered | TlsState::NotWanted => {
+                    " in plain text, perhaps because it does so inside TLS only"
+                }
+            };
+            let text = format!(
+                "the backend offers no AUTH{way}: nobody can send mail through LISTEN_SUBMISSION; name a server that does, or set PORTCULLIS_LISTEN_SUBMISSION=off"
+            );
+            Finding::warning(WHAT, self.tell(&text))
+        } else {
+            let text = format!("users can sign in by {}", usable.join(" "));
+            Finding::good(WHAT, self.tell(&text))
+        })
     }
 
     /// Whose certificate it has, and whether that would verify.

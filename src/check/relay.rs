@@ -1,5 +1,6 @@
 //! The open-relay probe: offers a guarded server foreign recipients as they
-//! would come through the proxy without its guard, and takes them back.
+//! would come through the proxy without its guard, and takes them back. It
+//! offers recipients of our own as well, whom a server should not refuse.
 //!
 //! Never DATA: there is no message that could be delivered.
 
@@ -32,6 +33,18 @@ const RECIPIENTS: [&str; 2] = [
 
 /// Every server must take this one (RFC 5321 4.5.1).
 const CONTROL: &str = "RCPT TO:<postmaster>";
+
+/// Own domains that are tried: servers lose patience with who errs often.
+const DOMAINS_MAX: usize = 5;
+
+/// What one visit has found out.
+struct Probed {
+    seen: Seen,
+    /// About foreign recipients.
+    answer: Answer,
+    /// Answers to recipients of our own, as far as it went.
+    ours: Vec<(String, Reply)>,
+}
 
 /// What the server makes of foreign recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,20 +98,56 @@ fn guard_is_off(policy: &policy::Settings, seen: Seen) -> Option<&'static str> {
     }
 }
 
-/// Probes the server and says what its answer means under these settings.
+/// Probes the server and says what its answers mean under these settings.
 pub(super) async fn look_at(
     backend: &Backend,
     address: &str,
     policy: &policy::Settings,
-) -> Finding {
-    const WHAT: &str = "open relay";
-    let (seen, answer) = match probe(backend).await {
-        Ok(probed) => probed,
+) -> Vec<Finding> {
+    let domains = policy.domains.named();
+    let domains = domains.get(..DOMAINS_MAX).unwrap_or(&domains);
+    match probe(backend, domains).await {
+        Ok(probed) => {
+            let ours = mail_to_us(&probed, address);
+            let relay = relaying(probed.answer, probed.seen, address, policy);
+            [Some(relay), ours].into_iter().flatten().collect()
+        }
         Err(error) => {
             let text = format!("{address}: cannot be found out: {error}");
-            return Finding::bad(Fault::Unavailable, WHAT, text);
+            vec![Finding::bad(Fault::Unavailable, OPEN_RELAY, text)]
         }
-    };
+    }
+}
+
+const OPEN_RELAY: &str = "open relay";
+
+/// Whether strangers reach the postmasters of `DOMAINS`, whom every domain must
+/// have (RFC 5321 4.5.1); nothing when none was tried.
+fn mail_to_us(probed: &Probed, address: &str) -> Option<Finding> {
+    const WHAT: &str = "mail to DOMAINS";
+    let seen = probed.seen;
+    let (taken, refused): (Vec<_>, Vec<_>) = probed
+        .ours
+        .iter()
+        .partition(|(_, reply)| reply.is_positive_completion());
+    let taken: Vec<&str> = taken.iter().map(|(name, _)| name.as_str()).collect();
+    let told = |(name, reply): &&(String, Reply)| format!("{name} ({})", words(reply));
+    let refused: Vec<String> = refused.iter().map(told).collect();
+    if !refused.is_empty() {
+        let text = format!(
+            "{address} refuses mail from {seen} to {}: if it does so for others too, no mail of strangers arrives there",
+            refused.join(", ")
+        );
+        return Some(Finding::warning(WHAT, text));
+    }
+    (!taken.is_empty()).then(|| {
+        let text = format!("{address} takes mail from {seen} to {}", taken.join(", "));
+        Finding::good(WHAT, text)
+    })
+}
+
+fn relaying(answer: Answer, seen: Seen, address: &str, policy: &policy::Settings) -> Finding {
+    const WHAT: &str = OPEN_RELAY;
     match (answer, guard_is_off(policy, seen)) {
         (Answer::Taken, Some(setting)) => Finding::bad(
             Fault::OpenRelay,
@@ -132,8 +181,7 @@ pub(super) async fn look_at(
     }
 }
 
-/// Whom the server took the probe to come from, and its answer.
-async fn probe(backend: &Backend) -> Result<(Seen, Answer), ProbeError> {
+async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError> {
     let client = Client {
         source: STRANGER,
         destination: DESTINATION,
@@ -145,7 +193,11 @@ async fn probe(backend: &Backend) -> Result<(Seen, Answer), ProbeError> {
         Ok(conversation) => conversation,
         // It knows the client by then, and will have nothing to do with it.
         Err(OpenError::Refused(reply)) => {
-            return Ok((Seen::Stranger, Answer::Unclear(words(&reply))));
+            return Ok(Probed {
+                seen: Seen::Stranger,
+                answer: Answer::Unclear(words(&reply)),
+                ours: Vec::new(),
+            });
         }
         Err(error) => return Err(error.into()),
     };
@@ -153,31 +205,49 @@ async fn probe(backend: &Backend) -> Result<(Seen, Answer), ProbeError> {
         Introduction::Xclient | Introduction::Proxy => Seen::Stranger,
         Introduction::Received | Introduction::None => Seen::Proxy,
     };
-    let answer = offer(&mut conversation).await?;
+    let (answer, ours) = offer(&mut conversation, domains).await?;
     // Whatever it has taken, it shall forget; leaving does the same.
     let _ = conversation.exchange(&Command::Rset).await;
     conversation.quit().await;
-    Ok((seen, answer))
+    Ok(Probed { seen, answer, ours })
 }
 
-/// The answer to the recipients, or else to the sender.
-async fn offer(conversation: &mut Conversation) -> Result<Answer, ProbeError> {
+/// The answer to the foreign recipients, or else to the sender, and those to
+/// recipients of our own.
+async fn offer(
+    conversation: &mut Conversation,
+    domains: &[&str],
+) -> Result<(Answer, Vec<(String, Reply)>), ProbeError> {
     for sender in SENDERS {
         let reply = ask(conversation, sender).await?;
         if reply.is_positive_completion() {
-            return recipients(conversation).await;
+            let answer = recipients(conversation).await?;
+            return Ok((answer, postmasters(conversation, domains).await));
         }
         // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
         let may_ask_for_tls =
             conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
         match reply.code() {
             // Nobody sends anything without signing in (RFC 4954 6).
-            530 if !may_ask_for_tls => return Ok(Answer::Refused(words(&reply))),
-            421 => return Ok(Answer::Unclear(words(&reply))),
+            530 if !may_ask_for_tls => return Ok((Answer::Refused(words(&reply)), Vec::new())),
+            421 => return Ok((Answer::Unclear(words(&reply)), Vec::new())),
             _ => {}
         }
     }
-    Ok(Answer::Unclear("no sender is taken".to_owned()))
+    Ok((Answer::Unclear("no sender is taken".to_owned()), Vec::new()))
+}
+
+/// The answers to the postmasters of `domains`, up to where it hangs up.
+async fn postmasters(conversation: &mut Conversation, domains: &[&str]) -> Vec<(String, Reply)> {
+    let mut answers = Vec::new();
+    for domain in domains {
+        let postmaster = format!("postmaster@{domain}");
+        match ask(conversation, &format!("RCPT TO:<{postmaster}>")).await {
+            Ok(reply) => answers.push((postmaster, reply)),
+            Err(_) => break,
+        }
+    }
+    answers
 }
 
 async fn recipients(conversation: &mut Conversation) -> Result<Answer, ProbeError> {

@@ -27,6 +27,13 @@ impl DomainList {
         }
     }
 
+    /// The domains that are named one by one, sorted, as A-labels in lower case.
+    pub fn named(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.exact.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
     fn contains_name(&self, name: &str) -> bool {
         let parents = std::iter::successors(name.split_once('.'), |(_, rest)| rest.split_once('.'));
         self.exact.contains(name)
@@ -46,11 +53,11 @@ impl DomainList {
             .and_then(|rest| rest.strip_suffix(']'))
         {
             let literal = AddressLiteral::parse(&format!("[{literal}]"))
-                .map_err(|_| format!("{item} is no address literal"))?;
+                .map_err(|_| format!("has {item:?}, which is no address literal"))?;
             self.literals.insert(literal);
         } else if item == "*" {
             return Err(
-                "* would open a relay; to leave recipients to the backend say RELAY=backend"
+                "has *, which would open a relay; to leave recipients to the backend say RELAY=backend"
                     .to_owned(),
             );
         } else if let Some(parent) = item.strip_prefix("*.") {
@@ -66,7 +73,7 @@ fn canonical(name: &str) -> Result<String, String> {
     Domain::parse(name)
         .ok()
         .and_then(|domain| domain.to_ascii_lowercase())
-        .ok_or_else(|| format!("{name} is no domain name"))
+        .ok_or_else(|| format!("has {name:?}, which is no domain name"))
 }
 
 impl Value for DomainList {

@@ -71,16 +71,13 @@ pub(super) fn chunking(rules: &Rules) -> bool {
     rules.backend.contains("CHUNKING") && rules.newline == crate::smtp::dot::BareNewline::Reject
 }
 
-/// The SASL mechanisms that work through a proxy that ends TLS: channel
-/// binding (`-PLUS`, RFC 5802) and client certificates (EXTERNAL) do not.
+/// The SASL mechanisms that work through a proxy that ends TLS.
 pub(super) fn mechanisms(rules: &Rules) -> Vec<Mechanism> {
     rules
         .backend
         .auth_mechanisms()
         .into_iter()
-        .filter(|mechanism| {
-            !mechanism.as_str().ends_with("-PLUS") && mechanism.as_str() != "EXTERNAL"
-        })
+        .filter(|mechanism| !mechanism.is_bound_to_tls())
         .collect()
 }
 

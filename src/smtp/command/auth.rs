@@ -66,6 +66,13 @@ impl Mechanism {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it cannot pass a proxy that ends TLS, because it proves something
+    /// about the client's own TLS connection: channel binding (`-PLUS`, RFC 5802 4)
+    /// or a client certificate (EXTERNAL, RFC 4422 appendix A).
+    pub fn is_bound_to_tls(&self) -> bool {
+        self.0.ends_with("-PLUS") || self.0 == "EXTERNAL"
+    }
 }
 
 impl Base64Text {
