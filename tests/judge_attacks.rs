@@ -136,6 +136,44 @@ fn a_burst_buys_no_right_to_keep_the_spool_with_drops() {
     panic!("kept its place\n{}", portcullis.log());
 }
 
+/// Nor does what is no chunk at all, nor a message that is passed on at once and
+/// holds the backend instead.
+#[test]
+fn commands_between_chunks_buy_no_right_to_keep_a_message_half_sent() {
+    let postfix = Postfix::start(Options::default());
+    let clamd = Clamd::start("");
+    let address = clamd.address.to_string();
+    let bounds = [("DATA_RATE_GRACE", "1s"), ("TIMEOUT_DATA", "2s")];
+    let judging = [bounds.as_slice(), &[("CLAMAV", address.as_str())]].concat();
+    let (drops, all) = (["NOOP", "BDAT 1\r\nx"], ["NOOP", "BDAT 1\r\nx", "BDAT 0"]);
+    // Postfix refuses an empty chunk.
+    for (settings, manners) in [(judging.as_slice(), all.as_slice()), (&bounds, &drops)] {
+        for between in manners {
+            let portcullis = Portcullis::before(&postfix, settings);
+            let mut client = Smtp::greeted(portcullis.mx);
+            client.ask("MAIL FROM:<a@sender.test>", "250");
+            client.ask("RCPT TO:<b@example.org>", "250");
+            client.say("BDAT 100000");
+            client.send(&[b'x'; 100_000]);
+            client.expect("250");
+            let began = Instant::now();
+            let reply = loop {
+                std::thread::sleep(Duration::from_millis(700));
+                client.send(between.as_bytes());
+                if !between.ends_with('x') {
+                    client.send(b"\r\n");
+                }
+                let reply = client.reply();
+                if !reply.starts_with("250") || began.elapsed() > Duration::from_secs(20) {
+                    break reply;
+                }
+            };
+            assert!(reply.starts_with("421 4.4.2 "), "{between}: {reply}");
+            assert!(began.elapsed() >= Duration::from_secs(1), "{between}");
+        }
+    }
+}
+
 #[test]
 fn small_chunks_far_apart_buy_no_right_to_keep_the_spool() {
     let postfix = Postfix::start(Options::default());

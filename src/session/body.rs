@@ -90,7 +90,7 @@ impl Pace {
     }
 
     /// How long the next octet may take.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         match self.rate_min {
             0 => self.pause_max,
             _ => self.credit.min(self.pause_max),
@@ -109,6 +109,19 @@ impl Pace {
             let earned = Duration::from_nanos(nanoseconds);
             self.credit = self.credit.saturating_add(earned).min(self.credit_max);
         }
+    }
+
+    /// A chunk begins; what came with its command has not been waited for.
+    ///
+    /// # Errors
+    /// [`Moved::TooSlow`] when it comes too late.
+    fn begin_chunk(&mut self, client: &Client, bdat: Bdat) -> Result<(), Moved> {
+        if self.patience().is_zero() {
+            return Err(Moved::TooSlow);
+        }
+        let here = u64::try_from(client.buffered().len()).unwrap_or(u64::MAX);
+        self.earn(here.min(bdat.size));
+        Ok(())
     }
 
     /// Waits for octets of the client. May be dropped without loss. Replies go out
@@ -304,18 +317,21 @@ pub(super) async fn relay(
     }
 }
 
-/// Relays one chunk (RFC 3030 2), `trace` before its octets. `checker` knows
-/// the chunks before it.
+/// Relays one chunk (RFC 3030 2), `trace` before its octets. `checker` and `pace`
+/// know the chunks before it.
 pub(super) async fn relay_chunk(
     client: &mut Client,
     backend: &mut Option<Conversation>,
-    limits: &Limits,
     bdat: Bdat,
     checker: &mut ChunkChecker,
+    pace: &mut Pace,
     trace: &[u8],
 ) -> Relayed {
     let mut outlet = Outlet::to(backend);
-    let mut pace = Pace::new(limits);
+    if let Err(moved) = pace.begin_chunk(client, bdat) {
+        outlet.close(Moved::Gone);
+        return Relayed { moved, octets: 0 };
+    }
     let mut left = bdat.size;
     let size = bdat
         .size
@@ -356,7 +372,7 @@ pub(super) async fn relay_chunk(
             break;
         }
         client.reserve(room(here));
-        if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
+        if let Err(moved) = wait(client, &mut outlet, pace).await {
             outlet.close(Moved::Gone);
             return Relayed {
                 moved,

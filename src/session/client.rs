@@ -106,6 +106,11 @@ impl Client {
         self.line(Self::command_here)
     }
 
+    /// So long may a line take from now on.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// The next line of an AUTH dialogue; otherwise as [`command`](Self::command).
     pub(super) fn auth_line(
         &mut self,

@@ -48,14 +48,7 @@ impl Session<'_> {
                 court.spool.begin()
             }
         };
-        let Chunks {
-            checker,
-            pace,
-            idle,
-            ..
-        } = &mut self.chunks;
-        // Room in the spool is held between chunks, too.
-        pace.pay(idle.elapsed());
+        let Chunks { checker, pace, .. } = self.chunks.next();
         let kept = body::keep_chunk(&mut self.client, writer, bdat, checker, pace).await;
         self.chunks.idle = Instant::now();
         self.spooled(kept)

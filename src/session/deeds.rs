@@ -174,16 +174,17 @@ impl Session<'_> {
             self.chunks = Chunks::new(&self.limits);
         }
         let trace = if first { self.trace() } else { String::new() };
-        let checker = &mut self.chunks.checker;
+        let Chunks { checker, pace, .. } = self.chunks.next();
         let relayed = body::relay_chunk(
             &mut self.client,
             &mut self.backend,
-            &self.limits,
             bdat,
             checker,
+            pace,
             trace.as_bytes(),
         )
         .await;
+        self.chunks.idle = Instant::now();
         match relayed.moved {
             Moved::Answered(ref reply) if !bdat.last && matches!(reply.code(), 200..=299) => {
                 Event::Moved(relayed.moved)

@@ -277,6 +277,11 @@ impl Machine {
         matches!(self.phase(), Some(Phase::Mail(..)))
     }
 
+    /// Whether a message has come in part, and its next chunk is due.
+    pub fn awaits_chunk(&self) -> bool {
+        matches!(self.phase(), Some(Phase::Chunks(..)))
+    }
+
     fn phase(&self) -> Option<&Phase> {
         match &self.state {
             State::Idle(phase) | State::Pending(phase, _) => Some(phase),

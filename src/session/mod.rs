@@ -151,6 +151,18 @@ impl Chunks {
             pace: Pace::new(limits),
         }
     }
+
+    /// The next chunk is here. It has been waited for: the place in the spool and
+    /// the backend are held between chunks, too.
+    fn next(&mut self) -> &mut Self {
+        self.pace.pay(self.idle.elapsed());
+        self
+    }
+
+    /// How long the next chunk may still take, whatever comes before it.
+    fn patience(&self) -> Duration {
+        self.pace.patience().saturating_sub(self.idle.elapsed())
+    }
 }
 
 impl<'a> Session<'a> {
@@ -350,6 +362,11 @@ impl<'a> Session<'a> {
     async fn await_line(&mut self) -> Result<Line<Command>, Event> {
         self.place.waits();
         let line = loop {
+            let patience = *self.service.settings.timeout_command;
+            self.client.set_patience(match self.machine.awaits_chunk() {
+                true => patience.min(self.chunks.patience()),
+                false => patience,
+            });
             tokio::select! {
                 biased;
                 line = self.client.command() => break line,

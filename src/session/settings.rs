@@ -28,7 +28,7 @@ section! {
         timeout_command: Positive<Duration> = "5min", example "1min";
         /// A whole PROXY header plus a whole TLS handshake.
         timeout_handshake: Positive<Duration> = "30s", example "10s";
-        /// Longest pause inside a body.
+        /// Longest pause inside a body, also between its chunks.
         timeout_data: Positive<Duration> = "3min", example "1min";
         /// Slowest accepted body in bytes/s, measured once the grace is over; `0` for no bound.
         data_rate_min: u64 = "500", example "1000";

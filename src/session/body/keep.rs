@@ -106,12 +106,9 @@ pub(in crate::session) async fn keep_chunk(
     checker: &mut ChunkChecker,
     pace: &mut Pace,
 ) -> Kept {
-    if pace.patience().is_zero() {
-        return Kept::Lost(Spooled::TooSlow, 0);
+    if let Err(moved) = pace.begin_chunk(client, bdat) {
+        return Kept::Lost(broken_off(&moved), 0);
     }
-    // What came with the command has not been waited for.
-    let here = u64::try_from(client.buffered().len()).unwrap_or(u64::MAX);
-    pace.earn(here.min(bdat.size));
     let mut sink = Sink::Open(writer);
     let mut left = bdat.size;
     loop {
