@@ -6,9 +6,12 @@
 //! otherwise its connection is closed, and the client's body is read on to its true
 //! end before anything is replied.
 
+mod chunk;
 mod deliver;
+mod front;
 mod keep;
 
+pub(super) use chunk::{discard, relay_chunk};
 pub(super) use deliver::deliver;
 pub(super) use keep::{Kept, keep, keep_chunk};
 
@@ -16,11 +19,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use front::{Form, Front};
+
 use super::client::{Client, ClientError};
 use super::machine::Moved;
 use crate::backend::{Conversation, Lost};
-use crate::smtp::bdat::ChunkChecker;
-use crate::smtp::command::{Bdat, Command};
+use crate::smtp::command::Bdat;
 use crate::smtp::dot::{BareNewline, Recoder};
 use crate::smtp::reply::Reply;
 
@@ -266,7 +270,22 @@ pub(super) async fn relay(
     let mut recoder = Recoder::new(limits.newline, limits.line_max);
     let mut pace = Pace::new(limits);
     let mut wire = Vec::new();
-    recoder.insert(trace, &mut wire);
+    if !trace.is_empty() {
+        let begins = |octets: &[u8]| Front::of(octets, Form::Data, true);
+        let front = match look(client, &mut outlet, &mut pace, begins).await {
+            Ok(front) => front,
+            Err(moved) => return Relayed { moved, octets: 0 },
+        };
+        let octets = client.buffered().get(..front.separator).unwrap_or_default();
+        if recoder.recode(octets, &mut wire).as_is {
+            wire.extend_from_slice(octets);
+        }
+        client.take(front.separator);
+        recoder.insert(trace, &mut wire);
+        if front.parted {
+            recoder.insert(b"\r\n", &mut wire);
+        }
+    }
     loop {
         let input = client.buffered();
         let recoded = recoder.recode(input, &mut wire);
@@ -317,98 +336,22 @@ pub(super) async fn relay(
     }
 }
 
-/// Relays one chunk (RFC 3030 2), `trace` before its octets. `checker` and `pace`
-/// know the chunks before it.
-pub(super) async fn relay_chunk(
+/// Waits for as much of a message as it takes to know how it begins.
+async fn look(
     client: &mut Client,
-    backend: &mut Option<Conversation>,
-    bdat: Bdat,
-    checker: &mut ChunkChecker,
+    outlet: &mut Outlet<'_>,
     pace: &mut Pace,
-    trace: &[u8],
-) -> Relayed {
-    let mut outlet = Outlet::to(backend);
-    if let Err(moved) = pace.begin_chunk(client, bdat) {
-        outlet.close(Moved::Gone);
-        return Relayed { moved, octets: 0 };
-    }
-    let mut left = bdat.size;
-    let size = bdat
-        .size
-        .saturating_add(u64::try_from(trace.len()).unwrap_or(u64::MAX));
-    let mut wire = format!(
-        "{}\r\n",
-        Command::Bdat(Bdat {
-            size,
-            last: bdat.last
-        })
-    )
-    .into_bytes();
-    wire.extend_from_slice(trace);
+    begins: impl Fn(&[u8]) -> Option<Front>,
+) -> Result<Front, Moved> {
     loop {
-        let buffered = client.buffered();
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffered.len());
-        let octets = buffered.get(..here).unwrap_or_default();
-        checker.check(octets);
-        left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
-        if left == 0 && bdat.last {
-            checker.finish();
+        if let Some(front) = begins(client.buffered()) {
+            return Ok(front);
         }
-        if let Some(offence) = checker.offence() {
-            outlet.close(Moved::Offence(offence));
-        }
-        outlet.listen_first().await;
-        if wire.is_empty() {
-            outlet.write(octets).await;
-        } else {
-            wire.extend_from_slice(octets);
-            outlet.write(&wire).await;
-            wire = Vec::new();
-        }
-        client.take(here);
-        if left == 0 {
-            break;
-        }
-        client.reserve(room(here));
-        if let Err(moved) = wait(client, &mut outlet, pace).await {
+        client.reserve(BUFFER);
+        if let Err(moved) = wait(client, outlet, pace).await {
             outlet.close(Moved::Gone);
-            return Relayed {
-                moved,
-                octets: bdat.size.saturating_sub(left),
-            };
+            return Err(moved);
         }
-    }
-    client.shrink();
-    let last = if bdat.last { Last::Yes } else { Last::No };
-    Relayed {
-        moved: outlet.outcome(last).await,
-        octets: bdat.size,
-    }
-}
-
-/// Reads `octets` and throws them away.
-///
-/// # Errors
-/// [`Moved::Gone`] or [`Moved::TooSlow`].
-pub(super) async fn discard(
-    client: &mut Client,
-    limits: &Limits,
-    octets: u64,
-) -> Result<(), Moved> {
-    let mut pace = Pace::new(limits);
-    let mut left = octets;
-    loop {
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(client.buffered().len());
-        client.take(here);
-        left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
-        if left == 0 {
-            return Ok(());
-        }
-        pace.fill(client).await?;
     }
 }
 

@@ -168,12 +168,17 @@ impl Session<'_> {
     }
 
     pub(super) async fn relay_chunk(&mut self, bdat: Bdat) -> Event {
-        let first = self.machine.is_first_chunk();
-        if first {
+        if self.machine.is_first_chunk() {
             self.messages = self.messages.saturating_add(1);
             self.chunks = Chunks::new(&self.limits);
         }
-        let trace = if first { self.trace() } else { String::new() };
+        // What follows the trace must be known, and of an empty chunk it is not.
+        let trace = if self.chunks.is_traced || (bdat.size == 0 && !bdat.last) {
+            String::new()
+        } else {
+            self.chunks.is_traced = true;
+            self.trace()
+        };
         let Chunks { checker, pace, .. } = self.chunks.next();
         let relayed = body::relay_chunk(
             &mut self.client,

@@ -139,6 +139,8 @@ struct Chunks {
     /// Since when the client owes the next chunk.
     idle: Instant,
     pace: Pace,
+    /// Whether our trace field has gone out.
+    is_traced: bool,
 }
 
 impl Chunks {
@@ -149,6 +151,7 @@ impl Chunks {
             began: now,
             idle: now,
             pace: Pace::new(limits),
+            is_traced: false,
         }
     }
 

@@ -21,7 +21,7 @@ mod section;
 
 pub use change::{Change, FieldError, Place};
 use section::Section;
-pub(crate) use section::is_separator;
+pub(crate) use section::{is_field, is_separator};
 
 /// Longest header section that is edited, octets. A message with a longer one,
 /// or with one of too many lines, gets its new fields in front and passes

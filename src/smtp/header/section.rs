@@ -238,16 +238,27 @@ impl Field {
     /// The name, without the white space that may stand before the colon
     /// (RFC 5322 4.5); `None` for a line that is no field.
     fn name(&self) -> Option<&[u8]> {
-        let length = self.0.iter().take_while(|o| is_name_octet(**o)).count();
-        let (name, rest) = self.0.split_at_checked(length)?;
-        let behind = rest.iter().find(|octet| !matches!(octet, b' ' | b'\t'));
-        (!name.is_empty() && behind == Some(&b':')).then_some(name)
+        name_of(&self.0)
     }
 
     fn is_named(&self, name: &str) -> bool {
         self.name()
             .is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))
     }
+}
+
+/// The name of the field that begins a line (RFC 5322 2.2, and 4.5 for white space
+/// before the colon).
+fn name_of(line: &[u8]) -> Option<&[u8]> {
+    let length = line.iter().take_while(|o| is_name_octet(**o)).count();
+    let (name, rest) = line.split_at_checked(length)?;
+    let behind = rest.iter().find(|octet| !matches!(octet, b' ' | b'\t'));
+    (!name.is_empty() && behind == Some(&b':')).then_some(name)
+}
+
+/// Whether a line begins a field.
+pub(crate) fn is_field(line: &[u8]) -> bool {
+    name_of(line).is_some()
 }
 
 /// Whether an mbox separator leads these octets, quoted or not: Postfix takes
