@@ -57,7 +57,7 @@ crate::settings::section! {
         hostname: Option<Hostname>, example "mx.example.org";
         /// MX listener(s): plain, STARTTLS offered. `[::]` serves IPv4 too, and falls back to `0.0.0.0` on a machine without IPv6; `off` for none.
         listen: List<ListenAddress> = "[::]:2525", example "[::]:25";
-        /// Listener(s) with TLS from the first octet (RFC 8314).
+        /// Listener(s) with TLS from the first octet (RFC 8314). AUTH is offered if the backend offers it, and not demanded: like `LISTEN` it takes mail to `DOMAINS` from strangers.
         listen_tls: List<ListenAddress> = "[::]:4650", example "off";
         /// Submission listener(s) (RFC 6409): STARTTLS, then AUTH, both required before MAIL.
         listen_submission: List<ListenAddress> = "[::]:5870", example "off";
