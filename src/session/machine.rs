@@ -33,7 +33,7 @@ mod vocabulary;
 pub use vocabulary::*;
 
 use crate::policy::Mode;
-use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt};
+use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt, Verb};
 use crate::smtp::line::LineOffence;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -295,7 +295,13 @@ impl Machine {
             Event::Command(Err(CommandError::ForeignProtocol), _) => {
                 Step::End(Ending::Cut(Refusal::Command(CommandError::ForeignProtocol)))
             }
-            Event::Command(Err(error), _) => self.refuse(phase, Refusal::Command(error)),
+            Event::Command(Err(error), _) => match phase {
+                // What is pipelined behind it meant a transaction.
+                Phase::Greeted(_) | Phase::Failed(..) if error.verb() == Some(Verb::Mail) => {
+                    self.refuse_transaction(phase, Refusal::Command(error))
+                }
+                _ => self.refuse(phase, Refusal::Command(error)),
+            },
             Event::Offence(LineOffence::TooLong) => {
                 self.refuse(phase, Refusal::Line(LineOffence::TooLong))
             }
@@ -324,6 +330,12 @@ impl Machine {
             return Step::End(ending);
         }
         self.answer(phase, Answer::Refused(refusal))
+    }
+
+    /// Refuses MAIL, and all that belongs to it likewise.
+    fn refuse_transaction(&mut self, phase: Phase, refusal: Refusal) -> Step {
+        let phase = phase.failed(&Answer::Refused(refusal.clone()));
+        self.refuse(phase, refusal)
     }
 
     fn count_error(&mut self) -> Option<Ending> {

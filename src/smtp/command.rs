@@ -129,6 +129,19 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Whose argument is bad, if that is what is wrong.
+    pub fn verb(&self) -> Option<Verb> {
+        match self {
+            Self::UnknownVerb | Self::ForbiddenVerb | Self::ForeignProtocol => None,
+            Self::Syntax { verb, .. }
+            | Self::Address { verb, .. }
+            | Self::UnknownParameter { verb }
+            | Self::BadParameter { verb, .. } => Some(*verb),
+        }
+    }
+}
+
 impl Command {
     /// Parses one line without its CRLF.
     ///

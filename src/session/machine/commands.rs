@@ -139,7 +139,7 @@ impl Machine {
                 let objection = self.demand(&greeted).or_else(|| self.mail_objection(&mail));
                 let phase = Phase::Greeted(greeted);
                 match objection {
-                    Some(refusal) => self.refuse(phase, refusal),
+                    Some(refusal) => self.refuse_transaction(phase, refusal),
                     None => self.ask(phase, Asked::Message(mail), Question::Message),
                 }
             }
@@ -263,7 +263,7 @@ impl Machine {
                     Pending::Mail(mail, line),
                     Step::Exchange(Command::Mail(printed)),
                 ),
-                None => self.refuse(phase, Refusal::BackendChanged),
+                None => self.refuse_transaction(phase, Refusal::BackendChanged),
             },
             Wish::Auth(auth) => {
                 let guess = Guess::new(&auth);
