@@ -26,7 +26,7 @@ fn two_hundred_large_bodies_fit_in_little_memory() {
     write_and_read_at_once(200, 4 << 20);
     let grown = peak() - before;
     println!("peak grew by {grown} KiB");
-    assert!(grown < 64 << 10, "{grown} KiB");
+    assert!(grown < 40 << 10, "{grown} KiB");
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -62,9 +62,16 @@ impl Crew {
     }
 }
 
+/// Threads of one hand for what blocks, that is names that are looked up and files
+/// of the spool, of which fewer are worked on at once.
+const HELPERS_MAX: usize = 32;
+
 impl Hand {
     fn new() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(HELPERS_MAX)
+            .build()?;
         let (leave, left) = oneshot::channel();
         let handle = runtime.handle().clone();
         thread::Builder::new()

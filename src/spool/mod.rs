@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::settings::Size;
 use budget::Budget;
@@ -207,12 +208,26 @@ impl Reader {
     }
 }
 
-/// Does file I/O where it holds up nobody else.
+/// Files that are worked on at once. More would make no disk faster, but each
+/// takes memory of its own.
+const AT_ONCE: usize = 16;
+
+/// For all spools of the process, as a disk is one.
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+
+/// Does file I/O where it holds up nobody else, when it is its turn.
 async fn off_the_runtime<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<io::Error> + Send + 'static,
 {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|stopped| Err(io::Error::other(stopped).into()))
+    // It fails when nobody gives turns any more, and they are given for ever.
+    let turn = TURNS.acquire().await.map_err(io::Error::other)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let worked = work();
+        drop(turn);
+        worked
+    });
+    done.await
+        .unwrap_or_else(|stopped| Err(io::Error::other(stopped).into()))
 }
