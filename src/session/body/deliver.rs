@@ -1,6 +1,6 @@
 //! Delivers a body that has been judged, with the fields that tell of it.
 
-use super::{Last, Outlet, Relayed};
+use super::{LARGE_BUFFER, Last, Outlet, Relayed};
 use crate::backend::Conversation;
 use crate::session::machine::Moved;
 use crate::smtp::dot::Encoder;
@@ -20,11 +20,15 @@ pub(in crate::session) async fn deliver(
     let mut editor = Editor::new(trace, edits);
     let mut encoder = Encoder::new();
     let mut reader = body.reader();
-    let (mut content, mut wire) = (Vec::new(), Vec::new());
+    let mut content = Vec::new();
     let octets = body.len();
     loop {
         match reader.next().await {
-            Ok(Some(piece)) => editor.edit(&piece, &mut content),
+            // What came before it was not the last, with which the final dot goes.
+            Ok(Some(piece)) => {
+                send(&mut outlet, &mut encoder, &mut content).await;
+                editor.edit(&piece, &mut content);
+            }
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "a message that was kept cannot be read again");
@@ -35,18 +39,16 @@ pub(in crate::session) async fn deliver(
                 };
             }
         }
-        encoder.encode(&content, &mut wire);
-        content.clear();
-        outlet.listen_first().await;
-        outlet.write(&wire).await;
-        wire.clear();
         if let Outlet::Closed(_) = outlet {
             break;
         }
     }
     if let Outlet::Open(_) = outlet {
         editor.finish(&mut content);
-        encoder.encode(&content, &mut wire);
+        let rest = content.split_off(content.len().saturating_sub(LARGE_BUFFER));
+        send(&mut outlet, &mut encoder, &mut content).await;
+        let mut wire = Vec::new();
+        encoder.encode(&rest, &mut wire);
         encoder.finish(&mut wire);
         outlet.listen_first().await;
         outlet.write(&wire).await;
@@ -55,4 +57,20 @@ pub(in crate::session) async fn deliver(
         moved: outlet.outcome(Last::Yes).await,
         octets,
     }
+}
+
+/// Sends content a block at a time, and keeps no room that only a long header
+/// section or the body of a milter took: the backend may take minutes to answer.
+async fn send(outlet: &mut Outlet<'_>, encoder: &mut Encoder, content: &mut Vec<u8>) {
+    let mut wire = Vec::new();
+    for block in content.chunks(LARGE_BUFFER) {
+        encoder.encode(block, &mut wire);
+        outlet.listen_first().await;
+        outlet.write(&wire).await;
+        wire.clear();
+    }
+    if content.capacity() > LARGE_BUFFER {
+        *content = Vec::new();
+    }
+    content.clear();
 }
