@@ -210,28 +210,61 @@ async fn spamd_report_names_the_same_rules_and_becomes_a_field() {
     );
 }
 
-/// The reverse-path counts, also against one that the sender forged below; and so
-/// does the client of the trace field.
+/// The reverse-path counts, which SPF is asked about, and neither what the sender
+/// writes below nor what a client says of itself or of its recipient; and so does
+/// the client of the trace field.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spamd_learns_the_envelope_and_the_client() {
     let spamd = Spamd::start(&[
         r"header ENVELOPE_KNOWN EnvelopeFrom =~ /^ann\@sender\.test$/",
-        r"header ENVELOPE_FORGED EnvelopeFrom =~ /forged/",
+        r"header RELAY_KNOWN X-Spam-Relays-Untrusted =~ /^\[[^\]]* envfrom=ann\@sender\.test /",
+        r"header FORGED EnvelopeFrom =~ /forged/",
+        r"header FORGED_RELAY X-Spam-Relays-Untrusted =~ /envfrom=\S*forged/",
         r"header CLIENT_KNOWN X-Spam-Relays-Untrusted =~ /^\[ ip=192\.0\.2\.1 /",
     ]);
     let spamassassin = Spamassassin::new(tcp(spamd.address), None, SpamdReport::Omitted);
-    for (first, known) in [
-        ("", true),
-        ("X-Envelope-From: <forged@sender.test>\r\n", false),
+    for (hello, recipient, first) in [
+        ("client.test", "bob@example.org", ""),
+        (
+            "client.test",
+            "bob@example.org",
+            "X-Envelope-From: <forged@sender.test>\r\n",
+        ),
+        (
+            "client.test",
+            "bob@example.org",
+            "X-Sender: forged@sender.test\r\nReceived: x (fetchmail)\r\n",
+        ),
+        ("Envelope-From=forged.test", "bob@example.org", ""),
+        ("client.test", "envelope-sender=forged@example.org", ""),
+        (
+            "return-path:forged",
+            "b+envelope-from=forged@example.org",
+            "",
+        ),
     ] {
+        let hop = format!(
+            "Received: from {hello} ([192.0.2.1])\r\n\tby mx.example.org (Portcullis) with ESMTP id X.1\r\n\tfor <{recipient}>;\r\n\tTue, 24 Nov 2026 10:00:00 +0000\r\n"
+        );
         let content = [first.as_bytes(), &letter("Shall we meet at noon?")].concat();
         let body = hold(&memory(), &content).await;
-        let opinion = spamassassin.scan(&message(&body)).await.unwrap();
-        let rules = points(&opinion).2;
-        let hit = |name: &str| rules.iter().any(|rule| rule == name);
-        assert_eq!(hit("ENVELOPE_KNOWN"), known, "{rules:?}");
-        assert!(!hit("ENVELOPE_FORGED"), "{rules:?}");
-        assert!(hit("CLIENT_KNOWN"), "{rules:?}");
+        for (sender, told) in [("ann@sender.test", true), ("", false)] {
+            let message = Message {
+                hop: hop.as_bytes(),
+                sender,
+                ..message(&body)
+            };
+            let opinion = spamassassin.scan(&message).await.unwrap();
+            let rules = points(&opinion).2;
+            let hit = |name: &str| rules.iter().any(|rule| rule == name);
+            assert_eq!(hit("ENVELOPE_KNOWN"), told, "{hop}{first}{rules:?}");
+            assert_eq!(hit("RELAY_KNOWN"), told, "{hop}{first}{rules:?}");
+            assert!(
+                !hit("FORGED") && !hit("FORGED_RELAY"),
+                "{hop}{first}{rules:?}"
+            );
+            assert!(hit("CLIENT_KNOWN"), "{hop}{rules:?}");
+        }
     }
 }
 

@@ -89,11 +89,12 @@ impl Spamassassin {
     /// When spamd cannot be reached, breaks off, reports a failure or is
     /// unintelligible.
     pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
-        let head = self.head(message);
+        let hop = hop_with_envelope(&String::from_utf8_lossy(message.hop), message.sender);
+        let head = self.head(message, &hop);
         let (reader, mut writer) = tokio::io::split(self.address.connect().await?);
         let saying = async {
             writer.write_all(head.as_bytes()).await?;
-            writer.write_all(message.hop).await?;
+            writer.write_all(hop.as_bytes()).await?;
             let mut body = message.body.reader();
             while let Some(piece) = body.next().await? {
                 writer.write_all(&piece).await?;
@@ -153,9 +154,9 @@ impl Spamassassin {
     }
 
     /// The request up to the message, and what is put before the message.
-    fn head(&self, message: &Message<'_>) -> String {
+    fn head(&self, message: &Message<'_>, hop: &str) -> String {
         let envelope = envelope_from(message.sender);
-        let before = message.hop.len().saturating_add(envelope.len());
+        let before = hop.len().saturating_add(envelope.len());
         let before = u64::try_from(before).unwrap_or(u64::MAX);
         let length = message.body.len().saturating_add(before);
         let user = match &self.user {
@@ -167,16 +168,44 @@ impl Spamassassin {
     }
 }
 
-/// The field by which SpamAssassin learns the reverse-path, without which it
-/// has no SPF; spamd's protocol has no place for it. It believes the field
-/// above all trace fields only (`get_envelope_from` in PerMsgStatus.pm), and
-/// only spamd sees it. A reverse-path that is not plain is left out.
+/// The field by which SpamAssassin learns of the null reverse-path; spamd's
+/// protocol has no place for it. It believes the field above all trace fields
+/// only, and not if there is one below (`get_envelope_from` in PerMsgStatus.pm).
+/// Only spamd sees it. A reverse-path that is not plain is left out.
 fn envelope_from(sender: &str) -> String {
-    let plain = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>');
-    if sender.bytes().all(plain) {
+    if is_plain(sender) {
         format!("X-Envelope-From: <{sender}>\r\n")
     } else {
         String::new()
+    }
+}
+
+fn is_plain(sender: &str) -> bool {
+    let plain = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>');
+    sender.bytes().all(plain)
+}
+
+/// What SpamAssassin takes for the reverse-path wherever it stands in a trace
+/// field (`parse_received_line` in Received.pm), and clients choose parts of it.
+const MARKS: [&str; 2] = ["envelope-", "return-path"];
+
+/// The trace field with the reverse-path in it: the one place of which
+/// SpamAssassin believes it before all others, for SPF above all, and which no
+/// field of the sender's can take away. Nothing else in it passes for one.
+fn hop_with_envelope(hop: &str, sender: &str) -> String {
+    let mut hop = hop.to_owned();
+    for mark in MARKS {
+        // Upper case may stand where lower case does, at the same place.
+        while let Some(at) = hop.to_ascii_lowercase().find(mark) {
+            let hyphen = at + mark.find('-').unwrap_or_default();
+            hop.replace_range(hyphen..=hyphen, "_");
+        }
+    }
+    match hop.split_once(" id ") {
+        Some((before, behind)) if is_plain(sender) && !sender.is_empty() => {
+            format!("{before} (envelope-from <{sender}>) id {behind}")
+        }
+        _ => hop,
     }
 }
 
