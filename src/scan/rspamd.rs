@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -138,17 +139,23 @@ impl Rspamd {
         message: &Message<'_>,
     ) -> Result<Bytes, ScanError> {
         let trace = u64::try_from(message.trace.len()).unwrap_or(u64::MAX);
-        let (pieces, upload) = Upload::of(message.body.len().saturating_add(trace));
+        let whole = message.body.len().saturating_add(trace);
+        let (pieces, upload) = Upload::of(whole);
         let fields = envelope_fields(message);
         let request = self.request(Method::POST, "/checkv2", fields, upload)?;
         let answer = async {
             let response = connection.requests.send_request(request).await;
             read(response.map_err(broken)?).await
         };
+        let handed_over = AtomicU64::new(0);
         let answer = tokio::select! {
             answer = answer => answer?,
-            error = feed(message, pieces) => return Err(error.into()),
+            error = feed(message, pieces, &handed_over) => return Err(error.into()),
         };
+        if handed_over.load(Ordering::Relaxed) < whole {
+            let what = "judges what it has not seen all of";
+            return Err(ScanError::Protocol(what.to_owned()));
+        }
         self.keep(connection);
         Ok(answer)
     }
@@ -278,15 +285,22 @@ fn field_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
 }
 
-/// Hands the message over piece by piece; returns only if it cannot be read.
-async fn feed(message: &Message<'_>, pieces: mpsc::Sender<Bytes>) -> io::Error {
+/// Hands the message over piece by piece, and counts the octets; returns only if
+/// it cannot be read.
+async fn feed(
+    message: &Message<'_>,
+    pieces: mpsc::Sender<Bytes>,
+    handed_over: &AtomicU64,
+) -> io::Error {
     let mut reader = message.body.reader();
     let mut piece = Some(Bytes::copy_from_slice(message.trace));
     while let Some(octets) = piece {
         // Nobody takes it: the answer, which is waited for elsewhere, came early.
+        let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         if !octets.is_empty() && pieces.send(octets).await.is_err() {
             break;
         }
+        handed_over.fetch_add(length, Ordering::Relaxed);
         piece = match reader.next().await {
             Ok(piece) => piece,
             Err(error) => return error,

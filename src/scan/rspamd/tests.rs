@@ -322,6 +322,17 @@ async fn hears_a_refusal_that_comes_before_the_message_is_over() {
 }
 
 #[tokio::test]
+async fn believes_no_verdict_on_what_was_not_seen() {
+    let peer = Peer::start(vec![vec![Act::Early(fine())]]).await;
+    let body = body(&vec![b'x'; 8 << 20]).await;
+    let client = peer.client();
+    let answer = timeout(PATIENCE, client.scan(&message(&body, &[])))
+        .await
+        .unwrap();
+    assert!(matches!(answer, Err(ScanError::Protocol(_))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn keeps_a_connection_for_the_next_message() {
     let peer = Peer::start(vec![vec![Act::Send(fine()); 3]]).await;
     let client = peer.client();
