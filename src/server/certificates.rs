@@ -75,7 +75,7 @@ impl Watch {
             self.suspect = None;
             return;
         }
-        let Renewal { loaded, problems } = tls.renew(files, settings, &self.hostname);
+        let Renewal { loaded, problems } = tls.renew(files, &self.hostname);
         show(&loaded);
         health.certified(&loaded);
         let new_to_us = self.suspect.replace(fingerprint) != Some(fingerprint);

@@ -59,8 +59,7 @@ pub enum HandshakeError {
 pub struct Renewal {
     /// What is shown from now on.
     pub loaded: Loaded,
-    /// What could not be used. The certificates that these files held before are
-    /// still shown.
+    /// What could not be used. What was shown in its place before still is.
     pub problems: Vec<TlsError>,
 }
 
@@ -83,7 +82,7 @@ impl ServerTls {
         settings: &Settings,
         hostname: &str,
     ) -> Result<(Self, Loaded), Vec<TlsError>> {
-        let chooser = certs::load(files, settings, hostname, &provider())?;
+        let chooser = certs::load(files, hostname, &provider())?;
         let loaded = chooser.loaded();
         let shown = Arc::new(Shown(ArcSwap::from_pointee(chooser)));
         let tls = Self::showing(shown, settings.tls_min).map_err(|problem| vec![problem])?;
@@ -93,9 +92,9 @@ impl ServerTls {
     /// Shows from now on what the files hold by now, to the clients of all
     /// clones; handshakes under way go on as they began. What cannot be used is
     /// told, and what it replaces is kept.
-    pub fn renew(&self, files: CertificateFiles, settings: &Settings, hostname: &str) -> Renewal {
+    pub fn renew(&self, files: CertificateFiles, hostname: &str) -> Renewal {
         let old = self.shown.0.load();
-        let (new, problems) = certs::renew(&old, files, settings, hostname, &provider());
+        let (new, problems) = certs::renew(&old, files, hostname, &provider());
         if let Some(new) = new {
             self.shown.0.store(Arc::new(new));
         }

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use super::TlsError;
-use super::files::{Found, Pair, PemFile};
+use super::files::{Found, Origin, Pair, PemFile};
 
 /// One certificate as the log should show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,32 +50,36 @@ impl LoadedCertificate {
 #[derive(Clone, Debug)]
 pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
+    /// As in [`Origin`].
     pub(super) folder: Option<String>,
     pub(super) summary: LoadedCertificate,
 }
 
-/// The file of the chain, and what is wrong.
-pub(super) type Unusable = (PathBuf, Vec<TlsError>);
+/// Where it comes from, and what is wrong.
+pub(super) type Unusable = (Origin, Vec<TlsError>);
 
 impl Found {
     pub(super) fn load(self, provider: &CryptoProvider) -> Result<Certificate, Unusable> {
         match self {
             Self::Pair(pair) => pair.load(provider),
-            Self::Broken { chain, problems } => Err((chain, problems)),
+            Self::Broken { origin, problems } => Err((origin, problems)),
         }
     }
 }
 
 impl Pair {
     pub(super) fn load(self, provider: &CryptoProvider) -> Result<Certificate, Unusable> {
-        let path = self.chain.path.clone();
+        let origin = Origin {
+            folder: self.folder.clone(),
+            chain: self.chain.path.clone(),
+        };
         let loaded = match (self.chain.certificates(), self.key.key(provider)) {
             (Ok(chain), Ok(key)) => self
                 .check(CertifiedKey::new(chain, key))
                 .map_err(|problem| vec![problem]),
             (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
         };
-        loaded.map_err(|problems| (path, problems))
+        loaded.map_err(|problems| (origin, problems))
     }
 
     /// Whether the two belong together and have not expired.

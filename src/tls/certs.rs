@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 
+use super::TlsError;
 use super::certificate::{Certificate, LoadedCertificate, Unusable, self_signed};
 use super::chooser::{Chooser, wildcard_for};
-use super::files::CertificateFiles;
-use super::{Settings, TlsError};
+use super::files::{CertificateFiles, Origin};
 
 /// The certificates that clients may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,6 @@ impl Loaded {
 /// none.
 pub(super) fn load(
     files: CertificateFiles,
-    settings: &Settings,
     hostname: &str,
     provider: &CryptoProvider,
 ) -> Result<Chooser, Vec<TlsError>> {
@@ -55,18 +54,17 @@ pub(super) fn load(
     if found.is_empty() {
         found.push(self_signed(hostname, provider).map_err(|problem| vec![problem])?);
     }
-    put_default_first(&mut found, settings, hostname);
+    put_default_first(&mut found, hostname);
     Ok(Chooser::over(found))
 }
 
 /// Loads what the files hold by now. A certificate that cannot be used any more,
-/// or not yet, is replaced by what `old` has of the same file; so are all of them
-/// when it is unknown which there are, and when none would be left. The problems
-/// are told.
+/// or not yet, is replaced by what `old` has in its place; so are all of them when
+/// it is unknown which there are, and when none would be left. The problems are
+/// told.
 pub(super) fn renew(
     old: &Chooser,
     files: CertificateFiles,
-    settings: &Settings,
     hostname: &str,
     provider: &CryptoProvider,
 ) -> (Option<Chooser>, Vec<TlsError>) {
@@ -76,11 +74,9 @@ pub(super) fn renew(
     for one in files.found {
         match one.load(provider).and_then(|new| new.begun(old)) {
             Ok(certificate) => found.push(certificate),
-            Err((chain, more)) => {
+            Err((origin, more)) => {
                 problems.extend(more);
-                let file = Some(chain);
-                let mut kept = old.certificates.iter();
-                found.extend(kept.find(|c| c.summary.file == file).cloned());
+                found.extend(origin.kept(old));
             }
         }
     }
@@ -90,36 +86,62 @@ pub(super) fn renew(
     if found.is_empty() || incomplete {
         return (None, problems);
     }
-    put_default_first(&mut found, settings, hostname);
+    put_default_first(&mut found, hostname);
     (Some(Chooser::over(found)), problems)
 }
 
 impl Certificate {
-    /// Itself, unless it will be valid only later and what is shown of the same file
-    /// is valid now. At the start nobody asks: it is better than none, and the clock
-    /// may be wrong.
+    /// Itself, unless it will be valid only later and what is shown in its place is
+    /// valid now. At the start nobody asks: it is better than none, and the clock may
+    /// be wrong.
     fn begun(self, old: &Chooser) -> Result<Self, Unusable> {
         let now = SystemTime::now();
-        let mut shown = old.certificates.iter();
-        let shown = shown.find(|shown| shown.summary.file == self.summary.file);
+        let Some(chain) = self.summary.file.clone() else {
+            return Ok(self);
+        };
+        let folder = self.folder.clone();
+        let origin = Origin { folder, chain };
+        let shown = origin.of(old);
         let is_better = shown.is_none_or(|shown| shown.summary.is_valid(now));
-        match &self.summary.file {
-            Some(path) if is_better && self.summary.is_early(now) => {
-                let problem = TlsError::NotYetValid {
-                    path: path.clone(),
-                    not_before: self.summary.not_before,
-                };
-                Err((path.clone(), vec![problem]))
-            }
-            _ => Ok(self),
+        if !is_better || !self.summary.is_early(now) {
+            return Ok(self);
         }
+        let problem = TlsError::NotYetValid {
+            path: origin.chain.clone(),
+            not_before: self.summary.not_before,
+        };
+        Err((origin, vec![problem]))
     }
 }
 
-/// The default is `TLS_CERT`, which already stands first, else the certificate
-/// that covers the proxy's own name, else the first folder.
-fn put_default_first(found: &mut [Certificate], settings: &Settings, hostname: &str) {
-    if settings.tls_cert.is_some() {
+impl Origin {
+    /// What `old` shows in this place: that of the same folder, or of `TLS_CERT`, if
+    /// there is one, whatever path leads there by now; else that of the same file.
+    fn of<'a>(&self, old: &'a Chooser) -> Option<&'a Certificate> {
+        let likeness = |c: &&Certificate| {
+            let is_file = c.summary.file.as_ref() == Some(&self.chain);
+            (c.folder == self.folder, is_file)
+        };
+        let from_files = old.certificates.iter().filter(|c| c.summary.file.is_some());
+        from_files
+            .max_by_key(likeness)
+            .filter(|nearest| likeness(nearest) != (false, false))
+    }
+
+    /// The same to be shown on.
+    fn kept(self, old: &Chooser) -> Option<Certificate> {
+        let kept = self.of(old)?.clone();
+        Some(Certificate {
+            folder: self.folder,
+            ..kept
+        })
+    }
+}
+
+/// The default is `TLS_CERT`, which already stands first if it can be used, else the
+/// certificate that covers the proxy's own name, else the first folder.
+fn put_default_first(found: &mut [Certificate], hostname: &str) {
+    if found.first().is_some_and(|first| first.folder.is_none()) {
         return;
     }
     let hostname = hostname.to_ascii_lowercase();

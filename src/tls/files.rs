@@ -35,17 +35,27 @@ pub(super) enum Found {
     Pair(Pair),
     /// One of them is missing or cannot be read.
     Broken {
-        /// Where the chain is or ought to be.
-        chain: PathBuf,
+        /// Where they are or ought to be.
+        origin: Origin,
         /// What is wrong.
         problems: Vec<TlsError>,
     },
 }
 
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The folder's name in lower case, a host name by convention; none for
+    /// `TLS_CERT`.
+    pub(super) folder: Option<String>,
+    /// The file of the chain.
+    pub(super) chain: PathBuf,
+}
+
 /// A chain and a key that belong together.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// The folder's name in lower case, a host name by convention.
+    /// As in [`Origin`].
     pub(super) folder: Option<String>,
     pub(super) chain: PemFile,
     pub(super) key: PemFile,
@@ -103,8 +113,8 @@ impl CertificateFiles {
                         file.content.hash(&mut hasher);
                     }
                 }
-                Found::Broken { chain, problems } => {
-                    chain.hash(&mut hasher);
+                Found::Broken { origin, problems } => {
+                    origin.chain.hash(&mut hasher);
                     tell(problems, &mut hasher);
                 }
             }
@@ -118,13 +128,11 @@ impl Found {
     /// The pair in a folder, or nothing if the folder holds neither file.
     fn in_folder(folder: &Path) -> Option<Self> {
         let (chain, key) = (folder.join(CHAIN_FILE), folder.join(KEY_FILE));
+        let name = folder.file_name();
+        let name = name.map(|name| name.to_string_lossy().to_ascii_lowercase());
         let problem = match (exists(&chain), exists(&key)) {
             (Ok(false), Ok(false)) => return None,
-            (Ok(true), Ok(true)) => {
-                let name = folder.file_name();
-                let name = name.map(|name| name.to_string_lossy().to_ascii_lowercase());
-                return Some(Self::read(name, &chain, &key));
-            }
+            (Ok(true), Ok(true)) => return Some(Self::read(name, &chain, &key)),
             (Ok(true), Ok(false)) => TlsError::HalfAPair {
                 present: chain.clone(),
                 missing: KEY_FILE,
@@ -136,7 +144,10 @@ impl Found {
             (Err(problem), _) | (_, Err(problem)) => problem,
         };
         Some(Self::Broken {
-            chain,
+            origin: Origin {
+                folder: name,
+                chain,
+            },
             problems: vec![problem],
         })
     }
@@ -145,7 +156,10 @@ impl Found {
         match (PemFile::read(chain), PemFile::read(key)) {
             (Ok(chain), Ok(key)) => Self::Pair(Pair { folder, chain, key }),
             (chain_read, key_read) => Self::Broken {
-                chain: chain.to_owned(),
+                origin: Origin {
+                    folder,
+                    chain: chain.to_owned(),
+                },
                 problems: [chain_read.err(), key_read.err()]
                     .into_iter()
                     .flatten()

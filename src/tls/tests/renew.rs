@@ -3,11 +3,14 @@ use super::*;
 
 /// Looks at the files again, and what was wrong with them.
 fn renew(server: &ServerTls, world: &World) -> Vec<String> {
-    let settings = world.settings();
-    let files = CertificateFiles::read(&settings);
-    let renewal = server.renew(files, &settings, "mx.example.org");
+    let renewal = renew_by(server, &world.settings());
     let told = |problem: &TlsError| problem.to_string();
     renewal.problems.iter().map(told).collect()
+}
+
+fn renew_by(server: &ServerTls, settings: &Settings) -> Renewal {
+    let files = CertificateFiles::read(settings);
+    server.renew(files, "mx.example.org")
 }
 
 fn fingerprint(world: &World) -> u64 {
@@ -63,6 +66,101 @@ async fn a_renewal_that_has_expired_is_not_shown() {
     world.folder_valid("mx", &["old.example.org"], Validity::Over);
     assert!(renew(&server, &world)[0].contains("expired on 2020-01-01"));
     assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+}
+
+/// `TLS_CERT` beside the folders, as settings have it by now.
+fn with_tls_cert(world: &World, name: &str) -> Settings {
+    Settings {
+        tls_cert: Some(world.path(&format!("{name}.pem"))),
+        tls_key: Some(world.path(&format!("{name}.key"))),
+        ..world.settings()
+    }
+}
+
+/// By a reload, which cannot know whether the other file is any good.
+#[tokio::test]
+async fn the_default_is_kept_when_tls_cert_moves_to_a_file_that_is_no_good() {
+    let world = World::new();
+    world.folder("mx", &["mx.example.org"]);
+    let issue = |name: &str, validity| {
+        let (chain, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let (chain, key) = (world.path(&chain), world.path(&key));
+        world.issue(&chain, &key, &[&format!("{name}.example")], validity);
+    };
+    issue("a", Validity::Ages);
+    issue("over", Validity::Over);
+    issue("later", Validity::Later);
+    issue("mixed", Validity::Ages);
+    fs::copy(world.path("a.key"), world.path("mixed.key")).unwrap();
+    let settings = with_tls_cert(&world, "a");
+    let (server, _) = ServerTls::new(&settings, "mx.example.org").unwrap();
+    for bad in ["absent", "over", "later", "mixed", "absent"] {
+        let settings = with_tls_cert(&world, bad);
+        let renewal = renew_by(&server, &settings);
+        assert!(!renewal.problems.is_empty(), "{bad}");
+        assert_eq!(shown(&server, "192.0.2.1").await, ["a.example"], "{bad}");
+        assert_eq!(renewal.loaded.certificates().len(), 2, "{bad}");
+    }
+    issue("b", Validity::Ages);
+    let renewal = renew_by(&server, &with_tls_cert(&world, "b"));
+    assert!(renewal.problems.is_empty(), "{:?}", renewal.problems);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["b.example"]);
+    assert_eq!(renewal.loaded.certificates().len(), 2);
+}
+
+#[tokio::test]
+async fn a_folder_is_known_again_where_tls_dir_moves() {
+    let world = World::new();
+    world
+        .folder("a", &["a.example"])
+        .folder("b", &["b.example"]);
+    let server = world.server();
+    fs::rename(world.path("certs"), world.path("moved")).unwrap();
+    fs::write(world.path("moved/b/privkey.pem"), "broken").unwrap();
+    let settings = Settings {
+        tls_dir: world.path("moved"),
+        ..world.settings()
+    };
+    assert_eq!(renew_by(&server, &settings).problems.len(), 1);
+    assert_eq!(shown(&server, "b.example").await, ["b.example"]);
+    assert_eq!(shown(&server, "a.example").await, ["a.example"]);
+}
+
+#[tokio::test]
+async fn where_tls_cert_never_was_any_good_the_own_name_is_the_default() {
+    let world = World::new();
+    world
+        .folder("a", &["a.example"])
+        .folder("b", &["mx.example.org"]);
+    let server = world.server();
+    let renewal = renew_by(&server, &with_tls_cert(&world, "absent"));
+    assert_eq!(renewal.problems.len(), 2);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_broken_as_tls_cert_takes_its_folder_over() {
+    let world = World::new();
+    world
+        .folder("a", &["a.example"])
+        .folder("mx", &["mx.example.org"]);
+    let server = world.server();
+    let (chain, key) = (
+        world.path("certs/a/fullchain.pem"),
+        world.path("certs/a/privkey.pem"),
+    );
+    fs::write(&key, "broken").unwrap();
+    let settings = Settings {
+        tls_cert: Some(chain),
+        tls_key: Some(key),
+        ..world.settings()
+    };
+    assert_eq!(renew_by(&server, &settings).problems.len(), 2);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["a.example"]);
+    // No longer as the default.
+    renew_by(&server, &world.settings());
+    assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+    assert_eq!(shown(&server, "a.example").await, ["a.example"]);
 }
 
 #[tokio::test]
