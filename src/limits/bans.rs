@@ -2,7 +2,8 @@
 //!
 //! The source is banned, never an account. A ban doubles when it is repeated
 //! within a day of its end. The table is bounded; one that is full takes no
-//! further ban, and the rates go on deciding.
+//! further ban. The rates go on deciding then, that of failed sign-ins before the
+//! backend hears of the next one; offences are only counted.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -117,7 +118,7 @@ impl Bans {
         if first.is_zero() {
             return None;
         }
-        if self.count.load(Ordering::Relaxed) >= self.most {
+        if self.is_full() {
             self.make_room(now);
         }
         match self.table.entry(source) {
@@ -153,6 +154,18 @@ impl Bans {
                 Some(length)
             }
         }
+    }
+
+    /// Whether a source would be banned that is not known yet. May make room for it.
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        if self.is_full() {
+            self.make_room(now);
+        }
+        !self.first().is_zero() && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.most
     }
 
     /// Takes over what all instances together say of a source: how long it is

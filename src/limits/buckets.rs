@@ -41,6 +41,15 @@ type Limiter<C> = RateLimiter<Probe, Table, C, NoOpMiddleware<<C as Clock>::Inst
 
 type Common<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
+/// Which buckets are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those of the wider networks around a client.
+    Wider,
+    /// Its own too.
+    All,
+}
+
 /// Buckets of one kind.
 pub(super) struct Buckets<C: Clock = DefaultClock> {
     widths: Widths,
@@ -139,14 +148,18 @@ impl<C: Clock + Clone> Buckets<C> {
         })
     }
 
-    /// Whether there is a token in the bucket of each wider network that `client`
-    /// stands in; none is taken. A network that is not remembered is not suspected.
+    /// Whether there is a token in each bucket that `client` stands in; none is
+    /// taken. A network that is not remembered is not suspected.
     ///
     /// # Errors
     /// The first bucket that is empty.
-    pub(super) fn look(&self, client: IpAddr) -> Result<(), Empty> {
+    pub(super) fn look(&self, client: IpAddr, scope: Scope) -> Result<(), Empty> {
         let now = self.now();
-        for (network, tier) in self.tiers(client).skip(1) {
+        let narrower = match scope {
+            Scope::Wider => 1,
+            Scope::All => 0,
+        };
+        for (network, tier) in self.tiers(client).skip(narrower) {
             let probe = Probe::new(self.hasher.hash_one(network), now);
             if let Err(until) = tier.glance.check_key(&probe) {
                 return Err(Empty {
@@ -295,14 +308,24 @@ mod tests {
         let (buckets, clock) = buckets("1/h burst 2", 1 << 20);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         for _ in 0..100 {
-            assert_eq!(buckets.look(client), Ok(()));
+            assert_eq!(buckets.look(client, Scope::All), Ok(()));
         }
         let neighbours = || (2..=100_u8).map(|host| IpAddr::from([192, 0, 2, host]));
         assert_eq!(charge_all(&buckets, neighbours()), 16);
-        let empty = buckets.look(client).unwrap_err();
+        let empty = buckets.look(client, Scope::Wider).unwrap_err();
         assert_eq!(empty.network, Some("192.0.2.0/24".parse().unwrap()));
         clock.advance(Duration::from_secs(3601));
-        assert_eq!(buckets.look(client), Ok(()));
+        assert_eq!(buckets.look(client, Scope::All), Ok(()));
+    }
+
+    #[test]
+    fn a_look_at_the_wider_networks_passes_over_the_own_bucket() {
+        let (buckets, _clock) = buckets("1/h burst 2", 1 << 20);
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        charge_all(&buckets, std::iter::repeat_n(client, 2));
+        assert_eq!(buckets.look(client, Scope::Wider), Ok(()));
+        let empty = buckets.look(client, Scope::All).unwrap_err();
+        assert_eq!(empty.network, Some("192.0.2.1/32".parse().unwrap()));
     }
 
     #[test]

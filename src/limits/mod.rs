@@ -48,7 +48,7 @@ use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
 use crate::settings::{LogAddresses, Networks};
 use bans::Bans;
-use buckets::Buckets;
+use buckets::{Buckets, Scope};
 use prefix::Widths;
 use presence::Presence;
 use shared::{Shared, Sharing, Timing};
@@ -172,7 +172,9 @@ impl Limits {
 
     /// Whether a client may try to sign in: not while it is banned, nor while a
     /// wider network around it has used up its failures, so that an attacker gains
-    /// no guesses by taking another address of his network for each.
+    /// no guesses by taking another address of his network for each. Who cannot be
+    /// banned may not either once its own are used up; all others are banned for the
+    /// next.
     ///
     /// # Errors
     /// What speaks against it.
@@ -184,7 +186,12 @@ impl Limits {
         let Some(buckets) = &self.auth_failures else {
             return Ok(());
         };
-        buckets.look(client).map_err(|empty| Finding::Rate {
+        let scope = if self.can_ban(client) {
+            Scope::Wider
+        } else {
+            Scope::All
+        };
+        buckets.look(client, scope).map_err(|empty| Finding::Rate {
             limit: Limit::AuthFailures,
             network: empty.network,
             wait: empty.wait,
@@ -256,6 +263,11 @@ impl Limits {
         if matches!(finding, Finding::Rate { network, .. } if *network == own) {
             self.ban(client, reason);
         }
+    }
+
+    /// Whether a ban of a client that gave reason for one would be made.
+    fn can_ban(&self, client: IpAddr) -> bool {
+        !self.never_banned.contains(client) && self.bans.has_room(Instant::now())
     }
 
     fn ban(&self, client: IpAddr, reason: BanReason) {

@@ -155,6 +155,49 @@ fn a_balancer_is_never_banned() {
     assert_eq!(limits.bans().len(), 0);
 }
 
+/// How many of 20 guesses reach the backend, each from a new connection.
+fn guesses(limits: &Limits, client: IpAddr) -> usize {
+    let guess = |_: &i32| {
+        let may = limits.admit(client).is_ok() && limits.may_sign_in(client).is_ok();
+        may && {
+            let _ = now(limits.auth_failed(client));
+            true
+        }
+    };
+    (0..20).filter(guess).count()
+}
+
+#[test]
+fn whoever_cannot_be_banned_gains_no_guesses_by_it() {
+    let few = |settings: &mut Settings| settings.auth_fail_rate = rate("1/h burst 3");
+    let unbanned = limits(|settings| {
+        few(settings);
+        settings.ban_time = Duration::ZERO;
+    });
+    assert_eq!(guesses(&unbanned, ip("192.0.2.1")), 3);
+    let limits = limits(few);
+    assert_eq!(guesses(&limits, ip("203.0.113.5")), 3, "a balancer");
+    // With the fourth it is banned.
+    assert_eq!(guesses(&limits, ip("192.0.2.1")), 4);
+    assert_eq!(limits.bans().len(), 1);
+}
+
+#[test]
+fn a_full_table_of_bans_gains_nobody_a_guess() {
+    let mut limits = limits(|settings| {
+        settings.auth_fail_rate = rate("1/h burst 3");
+        settings.conn_rate = Rate::OFF;
+    });
+    limits.bans = Arc::new(Bans::new(Duration::from_secs(3600), bans::OCTETS));
+    limits.ban(ip("198.51.100.1"), BanReason::Flood);
+    let client = ip("192.0.2.1");
+    assert_eq!(guesses(&limits, client), 3);
+    // As soon as there is room, the next is the last.
+    now(limits.lift("198.51.100.1/32".parse().unwrap()));
+    assert_eq!(guesses(&limits, client), 1);
+    assert!(limits.not_banned(client).is_err());
+}
+
 #[test]
 fn the_exempt_are_outside_all_limits() {
     let limits = limits(|settings| {
