@@ -199,6 +199,11 @@ impl Bans {
         self.keep(|ban| !forgotten(ban, now));
     }
 
+    /// Forgets all about everybody.
+    pub(super) fn forget(&self) {
+        self.keep(|_| false);
+    }
+
     /// Forgets all bans that are over: those in force need the room.
     fn make_room(&self, now: Instant) {
         let since = now.saturating_duration_since(self.start).as_secs();

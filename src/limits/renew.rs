@@ -19,7 +19,8 @@ impl Limits {
         "redis",
     ];
 
-    /// Limits by new settings. Bans stay in force; a rate, or `CONN_MAX`, that is
+    /// Limits by new settings. Bans stay in force, unless they were only tried
+    /// (`MODE=monitor`) and no longer would be; a rate, or `CONN_MAX`, that is
     /// the same goes on counting, one that differs begins anew. Old and new share
     /// what is kept, so that sessions which still know the old ones count too.
     pub fn renewed(
@@ -53,6 +54,9 @@ impl Limits {
             Arc::new(Presence::new(&self.widths, most, factor))
         };
         self.bans.last(settings.ban_time);
+        if (self.mode, mode) == (Mode::Monitor, Mode::Enforce) {
+            self.bans.forget();
+        }
         Self {
             connections: kept(&self.connections, was.conn_rate, settings.conn_rate),
             messages: kept(&self.messages, was.msg_rate, settings.msg_rate),

@@ -372,6 +372,27 @@ fn a_reload_keeps_bans_and_goes_on_counting_what_has_not_changed() {
 }
 
 #[test]
+fn bans_that_were_only_tried_do_not_come_into_force() {
+    let settings = Settings::default();
+    let by =
+        |old: &Limits, mode| old.renewed(&settings, &Networks::default(), mode, LogAddresses::Full);
+    let banned = ip("192.0.2.9");
+    let tried = by(&limits(|_| ()), Mode::Monitor);
+    tried.ban(banned, BanReason::Flood);
+    assert_eq!(by(&tried, Mode::Monitor).bans().len(), 1);
+    let enforced = by(&tried, Mode::Enforce);
+    assert!(enforced.admit(banned).is_ok());
+    // Nor do their strikes count.
+    enforced.ban(banned, BanReason::Flood);
+    let (_, ban) = enforced.bans()[0];
+    assert_eq!(ban.strikes, 1);
+    // Those that were meant stay, and the old limits know of them: who sweeps for one
+    // sweeps for all.
+    assert_eq!(by(&enforced, Mode::Enforce).bans().len(), 1);
+    assert_eq!(tried.bans().len(), 1);
+}
+
+#[test]
 fn a_reload_changes_no_width_and_no_memory() {
     let old = limits(|_| {});
     let new = renewed(&old, |settings| {
