@@ -39,7 +39,13 @@ fn greets_soon_after_its_start_with_a_certificate_of_its_own_making() {
     println!("greeted after {:?}", portcullis.greeted_after);
     assert!(portcullis.greeted_after < Duration::from_secs(5));
     Smtp::connect_tls(portcullis.tls).expect("220");
-    portcullis.log_with("NO CERTIFICATE: a self-signed one was made");
+    let log = portcullis.log_with("NO CERTIFICATE: a self-signed one was made");
+    let warning = log.lines().find(|line| line.contains("NO CERTIFICATE"));
+    let folder = support::between(warning.unwrap(), r#""folder":""#, r#"""#).unwrap();
+    assert!(
+        folder.starts_with('/') && folder.ends_with("/certs"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn certificates(settings: &tls::Settings, hostname: &str) -> Vec<Finding> {
     if let Loaded::SelfSigned(_) = &loaded {
         let text = format!(
             "none: a self-signed one would be made for {hostname}, which no client can verify; set PORTCULLIS_TLS_CERT and PORTCULLIS_TLS_KEY, or fill {}",
-            settings.tls_dir.display()
+            settings.folder().display()
         );
         return vec![Finding::warning(WHAT, text)];
     }

@@ -52,7 +52,7 @@ impl Watch {
         };
         let (tls, loaded) = ServerTls::with(files, settings, hostname)?;
         show(&loaded);
-        tell(&loaded, hostname);
+        tell(&loaded, settings, hostname);
         Ok((watch, tls, loaded))
     }
 
@@ -98,7 +98,7 @@ impl Watch {
         }
         if changed && problems.is_empty() {
             tracing::info!("certificates have changed");
-            tell(&loaded, &self.hostname);
+            tell(&loaded, settings, &self.hostname);
         }
     }
 }
@@ -123,11 +123,12 @@ fn show(loaded: &Loaded) {
     ends.keep(shown);
 }
 
-fn tell(loaded: &Loaded, hostname: &str) {
+fn tell(loaded: &Loaded, settings: &tls::Settings, hostname: &str) {
     match loaded {
         Loaded::SelfSigned(_) => tracing::warn!(
             hostname,
-            "NO CERTIFICATE: a self-signed one was made and lives in memory only; clients that check will refuse it. Set PORTCULLIS_TLS_CERT and PORTCULLIS_TLS_KEY, or put <name>/fullchain.pem and <name>/privkey.pem into PORTCULLIS_TLS_DIR"
+            folder = %settings.folder().display(),
+            "NO CERTIFICATE: a self-signed one was made and lives in memory only; clients that check will refuse it. Set PORTCULLIS_TLS_CERT and PORTCULLIS_TLS_KEY, or put <name>/fullchain.pem and <name>/privkey.pem into the folder (PORTCULLIS_TLS_DIR)"
         ),
         Loaded::FromFiles(certificates) => {
             for certificate in certificates {

@@ -56,6 +56,13 @@ crate::settings::section! {
     }
 }
 
+impl Settings {
+    /// `TLS_DIR`, for people: they may not know from where the program looks.
+    pub fn folder(&self) -> PathBuf {
+        std::path::absolute(&self.tls_dir).unwrap_or_else(|_| self.tls_dir.clone())
+    }
+}
+
 /// The oldest TLS version that is spoken with clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMin {
