@@ -464,7 +464,21 @@ fn bad_files_and_bad_settings_are_told_at_once() {
     )
     .ends_with(78)
     .has("settings", "error", &["/no/such/file"])
-    .has("certificate", "warning", &["self-signed"]);
+    .has(
+        "certificate",
+        "warning",
+        &["self-signed", "fill /", "/certs"],
+    );
+    Checked::run(
+        &[],
+        &[
+            ("BACKEND", "127.0.0.1:25"),
+            DOMAINS,
+            ("TLS_DIR", "no/such/folder"),
+        ],
+    )
+    .ends_with(78)
+    .has("certificate", "error", &["/no/such/folder: No such file"]);
 }
 
 #[test]

@@ -271,7 +271,7 @@ fn root_binds_and_then_becomes_the_user_in_every_thread() {
             ("RUN_AS", "54321:54322"),
             ("TLS_CERT", certificate.chain.to_str().unwrap()),
             ("TLS_KEY", certificate.key.to_str().unwrap()),
-            ("TLS_DIR", "/nonexistent"),
+            ("TLS_DIR", authority.path().to_str().unwrap()),
         ],
     );
     let ids = ["54321"; 4].join("\t");
@@ -301,9 +301,32 @@ fn a_key_that_the_user_may_not_read_is_told_at_the_start() {
         ("RUN_AS", "nobody"),
         ("TLS_CERT", certificate.chain.to_str().unwrap()),
         ("TLS_KEY", certificate.key.to_str().unwrap()),
-        ("TLS_DIR", "/nonexistent"),
+        ("TLS_DIR", authority.path().to_str().unwrap()),
     ]);
     let output = finished.output();
     assert_eq!(finished.status.code(), Some(78), "{output}");
     assert!(output.contains("Permission denied"), "{output}");
+}
+
+#[test]
+fn folders_that_the_user_may_list_and_not_enter_are_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mx = folder.path().join("mx.portcullis.test");
+    std::fs::create_dir(&mx).unwrap();
+    readable(folder.path(), 0o744);
+    let listen = free_address().to_string();
+    let finished = Portcullis::run_to_end(&[
+        ("BACKEND", "127.0.0.1:1"),
+        ("DOMAINS", "example.org"),
+        ("LISTEN", &listen),
+        ("LISTEN_TLS", "off"),
+        ("LISTEN_SUBMISSION", "off"),
+        ("ADMIN", "off"),
+        ("RUN_AS", "nobody"),
+        ("TLS_DIR", folder.path().to_str().unwrap()),
+    ]);
+    let output = finished.output();
+    assert_eq!(finished.status.code(), Some(78), "{output}");
+    let told = format!("cannot read {}: Permission denied", mx.display());
+    assert!(output.contains(&told), "{output}");
 }

@@ -5,7 +5,7 @@
 //! to a file, Kubernetes one to a folder, and editors rename. It never judges
 //! what a file holds.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -90,8 +90,8 @@ impl CertificateFiles {
             }),
             (None, None) => {}
         }
-        match folders(&settings.tls_dir) {
-            Ok(folders) => found.extend(folders.iter().filter_map(|path| Found::in_folder(path))),
+        match entries(settings) {
+            Ok(paths) => found.extend(paths.iter().filter_map(|path| Found::in_folder(path))),
             Err(problem) => problems.push(problem),
         }
         Self { found, problems }
@@ -125,31 +125,33 @@ impl CertificateFiles {
 }
 
 impl Found {
-    /// The pair in a folder, or nothing if the folder holds neither file.
-    fn in_folder(folder: &Path) -> Option<Self> {
-        let (chain, key) = (folder.join(CHAIN_FILE), folder.join(KEY_FILE));
-        let name = folder.file_name();
+    /// The pair in a folder, or nothing if that holds neither file or is no folder.
+    fn in_folder(path: &Path) -> Option<Self> {
+        let (chain, key) = (path.join(CHAIN_FILE), path.join(KEY_FILE));
+        let name = path.file_name();
         let name = name.map(|name| name.to_string_lossy().to_ascii_lowercase());
-        let problem = match (exists(&chain), exists(&key)) {
-            (Ok(false), Ok(false)) => return None,
-            (Ok(true), Ok(true)) => return Some(Self::read(name, &chain, &key)),
-            (Ok(true), Ok(false)) => TlsError::HalfAPair {
-                present: chain.clone(),
-                missing: KEY_FILE,
+        let problems = match look(path) {
+            Ok(Some(there)) if there.is_dir() => match (look(&chain), look(&key)) {
+                (Ok(None), Ok(None)) => return None,
+                (Ok(Some(_)), Ok(Some(_))) => return Some(Self::read(name, &chain, &key)),
+                (Ok(Some(_)), Ok(None)) => vec![TlsError::HalfAPair {
+                    present: chain.clone(),
+                    missing: KEY_FILE,
+                }],
+                (Ok(None), Ok(Some(_))) => vec![TlsError::HalfAPair {
+                    present: key,
+                    missing: CHAIN_FILE,
+                }],
+                (chain, key) => [chain.err(), key.err()].into_iter().flatten().collect(),
             },
-            (Ok(false), Ok(true)) => TlsError::HalfAPair {
-                present: key,
-                missing: CHAIN_FILE,
-            },
-            (Err(problem), _) | (_, Err(problem)) => problem,
+            Ok(_) => return None,
+            Err(problem) => vec![problem],
         };
-        Some(Self::Broken {
-            origin: Origin {
-                folder: name,
-                chain,
-            },
-            problems: vec![problem],
-        })
+        let origin = Origin {
+            folder: name,
+            chain,
+        };
+        Some(Self::Broken { origin, problems })
     }
 
     fn read(folder: Option<String>, chain: &Path, key: &Path) -> Self {
@@ -197,22 +199,21 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The folders right below `dir`, links to folders included (certbot makes
-/// such), by name; none when there is no `dir`. Names that begin with two dots
-/// are Kubernetes' own: what they hold is linked to from beside them.
-fn folders(dir: &Path) -> Result<Vec<PathBuf>, TlsError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(dir, error)),
-    };
+/// What lies right below `TLS_DIR`, by name; nothing when the default folder is not
+/// there, for then nobody has asked for it. Names that begin with two dots are
+/// Kubernetes' own: what they hold is linked to from beside them.
+fn entries(settings: &Settings) -> Result<Vec<PathBuf>, TlsError> {
+    let dir = &settings.tls_dir;
+    if *dir == Settings::default().tls_dir && look(dir)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let unreadable = |error| unreadable(&settings.folder(), error);
+    let entries = fs::read_dir(dir).map_err(unreadable)?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut folders = paths
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(dir, error))?;
-    folders.retain(|path| !is_kubernetes_own(path) && path.is_dir());
-    folders.sort();
-    Ok(folders)
+    let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    paths.retain(|path| !is_kubernetes_own(path));
+    paths.sort();
+    Ok(paths)
 }
 
 fn is_kubernetes_own(path: &Path) -> bool {
@@ -220,9 +221,19 @@ fn is_kubernetes_own(path: &Path) -> bool {
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
 }
 
-/// A folder that may not be entered is an error, not an absent file.
-fn exists(path: &Path) -> Result<bool, TlsError> {
-    path.try_exists().map_err(|error| unreadable(path, error))
+/// What is there, links followed; none where nothing has that name. A folder that
+/// may not be entered is an error, and so is a link that leads nowhere: neither tells
+/// that there is no file.
+fn look(path: &Path) -> Result<Option<Metadata>, TlsError> {
+    match fs::metadata(path) {
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(_) => Err(unreadable(path, io::Error::other("the link leads nowhere"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(path, error)),
+        },
+        Err(error) => Err(unreadable(path, error)),
+    }
 }
 
 fn unreadable(path: &Path, source: io::Error) -> TlsError {

@@ -45,8 +45,8 @@ crate::settings::section! {
         /// Private key of `TLS_CERT` (PEM file, not encrypted).
         tls_key: Option<PathBuf>, example "/etc/ssl/mx.key";
         /// Folder of `<name>/fullchain.pem` and `<name>/privkey.pem`, one per
-        /// host name, chosen by SNI. With no certificate anywhere a
-        /// self-signed one is made for `HOSTNAME`.
+        /// host name, chosen by SNI; only the default may be missing. With no
+        /// certificate anywhere a self-signed one is made for `HOSTNAME`.
         tls_dir: PathBuf = "certs", example "/etc/letsencrypt/live";
         /// How often certificates are looked at for changes, which are then shown
         /// to new clients; one that is broken changes nothing. `0s`: on HUP only.

@@ -128,11 +128,7 @@ async fn takes_links_as_certbot_makes_them_and_skips_what_is_no_pair() {
 #[tokio::test]
 async fn makes_a_certificate_for_the_host_when_there_is_none_and_says_so() {
     let world = World::new();
-    let settings = Settings {
-        tls_dir: world.path("absent"),
-        ..world.settings()
-    };
-    let (server, loaded) = ServerTls::new(&settings, "mx.example.org").unwrap();
+    let (server, loaded) = ServerTls::new(&world.settings(), "mx.example.org").unwrap();
     assert!(matches!(&loaded, Loaded::SelfSigned(one) if one.file.is_none()));
     assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
 }
@@ -177,6 +173,62 @@ fn reports_every_problem_at_once_and_names_the_files() {
          (an encrypted one cannot be read)",
         "the certificate old/fullchain.pem expired on 2020-01-01T00:00:00Z",
     ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_folder_that_was_named_and_is_absent_is_an_error_and_not_a_reason_to_make_one() {
+    let world = World::new();
+    let (chain, key) = (world.path("a.pem"), world.path("a.key"));
+    world.issue(&chain, &key, &["a.example"], Validity::Ages);
+    let settings = Settings {
+        tls_dir: world.path("absent"),
+        ..world.settings()
+    };
+    let with_another = Settings {
+        tls_cert: Some(chain),
+        tls_key: Some(key),
+        ..settings.clone()
+    };
+    for settings in [settings, with_another] {
+        let problems = refused(&settings);
+        let [TlsError::Unreadable { path, .. }] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert_eq!(*path, world.path("absent"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_entered_is_not_taken_for_none() {
+    let world = World::new();
+    // Into itself: whoever looks is refused, root too.
+    std::os::unix::fs::symlink("mx", world.path("certs/mx")).unwrap();
+    let problems = refused(&world.settings());
+    let [TlsError::Unreadable { path, .. }] = &problems[..] else {
+        panic!("{problems:?}")
+    };
+    assert_eq!(*path, world.path("certs/mx"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_are_told_and_not_taken_for_nothing() {
+    use std::os::unix::fs::symlink;
+    let world = World::new();
+    let certs = world.path("certs");
+    fs::create_dir(certs.join("pair")).unwrap();
+    for link in ["pair/fullchain.pem", "pair/privkey.pem", "folder"] {
+        symlink("nowhere", certs.join(link)).unwrap();
+    }
+    let certs = format!("{}/", certs.display());
+    let told: Vec<_> = refused(&world.settings())
+        .iter()
+        .map(|problem| problem.to_string().replace(&certs, ""))
+        .collect();
+    let expected = ["folder", "pair/fullchain.pem", "pair/privkey.pem"]
+        .map(|path| format!("cannot read {path}: the link leads nowhere"));
     assert_eq!(told, expected);
 }
 

@@ -203,10 +203,51 @@ async fn the_last_certificate_is_kept_when_all_are_gone() {
     let world = World::new();
     world.folder("mx", &["mx.example.org", "mail.example.org"]);
     let server = world.server();
-    fs::remove_dir_all(world.path("certs")).unwrap();
+    fs::remove_dir_all(world.path("certs/mx")).unwrap();
     assert_eq!(renew(&server, &world), ["no certificate is left"]);
     let names = ["mx.example.org", "mail.example.org"];
     assert_eq!(shown(&server, "192.0.2.1").await, names);
+}
+
+#[tokio::test]
+async fn all_are_kept_while_their_folder_is_gone() {
+    let world = World::new();
+    world
+        .folder("a", &["a.example"])
+        .folder("mx", &["mx.example.org"]);
+    let server = world.server();
+    fs::rename(world.path("certs"), world.path("elsewhere")).unwrap();
+    let problems = renew(&server, &world);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("cannot read "), "{problems:?}");
+    assert_eq!(shown(&server, "a.example").await, ["a.example"]);
+    assert_eq!(shown(&server, "192.0.2.1").await, ["mx.example.org"]);
+}
+
+/// As while somebody puts another volume in the old one's place.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_folder_whose_links_lead_nowhere_keeps_its_certificate_and_others_change() {
+    let world = World::new();
+    world
+        .folder("a", &["a.example"])
+        .folder("b", &["b.example"])
+        .folder("c", &["c.example"]);
+    let server = world.server();
+    let certs = world.path("certs");
+    for folder in ["a", "b", "c"] {
+        fs::remove_dir_all(certs.join(folder)).unwrap();
+    }
+    std::os::unix::fs::symlink("nowhere", certs.join("a")).unwrap();
+    fs::create_dir(certs.join("b")).unwrap();
+    for file in ["fullchain.pem", "privkey.pem"] {
+        std::os::unix::fs::symlink("nowhere", certs.join("b").join(file)).unwrap();
+    }
+    world.folder("c", &["c2.example"]);
+    assert_eq!(renew(&server, &world).len(), 3);
+    assert_eq!(shown(&server, "a.example").await, ["a.example"]);
+    assert_eq!(shown(&server, "b.example").await, ["b.example"]);
+    assert_eq!(shown(&server, "c2.example").await, ["c2.example"]);
 }
 
 #[tokio::test]
