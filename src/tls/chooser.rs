@@ -15,32 +15,38 @@ use super::certs::Loaded;
 pub(super) struct Chooser {
     /// The default first.
     pub(super) certificates: Vec<Certificate>,
-    by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// By the names that they cover, wildcards as they are written.
+    covered: Keys,
+    /// By the names of their folders.
+    folders: Keys,
 }
+
+type Keys = HashMap<String, Arc<CertifiedKey>>;
 
 impl Chooser {
     /// When two certificates claim one name, the folder called by that name
-    /// wins if its certificate covers it, then the earlier certificate. A
-    /// folder whose name its certificate does not cover comes last.
+    /// wins if its certificate states it, then the earlier certificate. A
+    /// folder whose name its certificate does not cover comes last, after the
+    /// wildcards.
     pub(super) fn over(certificates: Vec<Certificate>) -> Self {
         let folders = || {
             certificates
                 .iter()
                 .filter_map(|c| Some((c.folder.as_ref()?, c)))
         };
-        let covered = folders().filter(|(name, c)| c.summary.names.contains(name));
+        let own = folders().filter(|(name, c)| c.summary.names.contains(name));
         let stated = certificates
             .iter()
             .flat_map(|c| c.summary.names.iter().map(move |name| (name, c)));
-        let mut by_name = HashMap::new();
-        for (name, certificate) in covered.chain(stated).chain(folders()) {
-            by_name
-                .entry(name.clone())
-                .or_insert_with(|| Arc::clone(&certificate.key));
-        }
+        let by_wildcard = folders().filter(|(name, c)| {
+            wildcard_for(name).is_some_and(|wildcard| c.summary.names.contains(&wildcard))
+        });
+        let covered = keys(own.chain(stated).chain(by_wildcard));
+        let folders = keys(folders());
         Chooser {
             certificates,
-            by_name,
+            covered,
+            folders,
         }
     }
 
@@ -57,18 +63,26 @@ impl Chooser {
         self.certificates.iter().all(|c| c.summary.file.is_none())
     }
 
-    fn choose(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    fn choose<'a>(&'a self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let name = sni.map(str::to_ascii_lowercase);
-        let exact = name.as_ref().and_then(|name| self.by_name.get(name));
-        let wildcard = || {
-            let name = wildcard_for(name.as_ref()?)?;
-            self.by_name.get(&name)
-        };
-        exact
-            .or_else(wildcard)
+        let wildcard = name.as_deref().and_then(wildcard_for);
+        let names = || [&name, &wildcard].into_iter().flatten();
+        let of = |keys: &'a Keys| names().find_map(|name| keys.get(name));
+        of(&self.covered)
+            .or_else(|| of(&self.folders))
             .or(self.certificates.first().map(|c| &c.key))
             .map(Arc::clone)
     }
+}
+
+/// Where a name comes twice, the first counts.
+fn keys<'a>(named: impl Iterator<Item = (&'a String, &'a Certificate)>) -> Keys {
+    let mut keys = Keys::new();
+    for (name, certificate) in named {
+        keys.entry(name.clone())
+            .or_insert_with(|| Arc::clone(&certificate.key));
+    }
+    keys
 }
 
 /// The certificates that are shown at this moment: a handshake that has begun

@@ -104,6 +104,34 @@ async fn the_folder_called_by_a_name_wins_that_name() {
     assert_eq!(shown(&server, "c.example").await, ["d.example"]);
 }
 
+#[tokio::test]
+async fn a_wildcard_that_covers_a_name_comes_before_a_folder_that_does_not() {
+    let world = World::new();
+    world
+        .folder("a", &["first.example"])
+        .folder("mail.example.org", &["other.example"])
+        .folder("wild", &["*.example.org"]);
+    let server = world.server();
+    assert_eq!(shown(&server, "mail.example.org").await, ["*.example.org"]);
+    assert_eq!(shown(&server, "other.example").await, ["other.example"]);
+}
+
+#[tokio::test]
+async fn of_two_wildcards_the_folder_called_by_the_name_wins_and_nobody_beats_the_name_itself() {
+    let world = World::new();
+    world
+        .folder("a", &["*.example.org", "a.example"])
+        .folder("b.example.org", &["*.example.org", "b.example"])
+        .folder("c.example.org", &["*.example.org", "c.example"])
+        .folder("d", &["c.example.org"]);
+    let server = world.server();
+    let of_b = ["*.example.org", "b.example"];
+    assert_eq!(shown(&server, "b.example.org").await, of_b);
+    assert_eq!(shown(&server, "c.example.org").await, ["c.example.org"]);
+    let of_a = ["*.example.org", "a.example"];
+    assert_eq!(shown(&server, "x.example.org").await, of_a);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn takes_links_as_certbot_makes_them_and_skips_what_is_no_pair() {
