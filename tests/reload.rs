@@ -424,6 +424,58 @@ fn a_backend_that_moves_is_followed_and_readiness_knows_the_new_one() {
     assert!(ready.to_string().contains(&new.address.to_string()));
 }
 
+/// Alerts look at them: what is not asked is not down.
+#[test]
+fn metrics_tell_only_of_those_that_are_asked_by_the_settings_in_force() {
+    let (backend, other) = (Scripted::start(&[]), Scripted::start(&[]));
+    let [smtp, other_smtp] = [&backend, &other].map(|one| format!("smtp://{}", one.address));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    let nobody = free_address().to_string();
+    let rspamd = format!("http://{nobody}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("portcullis.toml");
+    let write = |backend: &str, clamav: &str, rspamd: &str, listen: &str| {
+        let text = format!(
+            "backend = \"{backend}\"\nclamav = \"{clamav}\"\nrspamd = \"{rspamd}\"\n\
+             listen_submission = \"{listen}\""
+        );
+        fs::write(&file, text).unwrap();
+    };
+    write(&smtp, &nobody, "off", "off");
+    let portcullis = Portcullis::start(&[
+        ("DOMAINS", "example.org"),
+        ("CONFIG", file.to_str().unwrap()),
+    ]);
+    let families = ["backend_up", "scans", "scan_seconds", "scanner_up"];
+    let told = || {
+        let metrics = portcullis.metrics();
+        [&smtp, &other_smtp, "clamav", "rspamd"].map(|name| {
+            let is_told = |family: &&&str| {
+                let (start, label) = (format!("portcullis_{family}"), format!("=\"{name}\""));
+                let mut lines = metrics.lines();
+                lines.any(|line| line.starts_with(&start) && line.contains(&label))
+            };
+            families.iter().filter(is_told).count()
+        })
+    };
+    assert_eq!(told(), [1, 0, 3, 0]);
+
+    // A reload that fails asks nobody in the end.
+    write(&other_smtp, "off", &rspamd, &taken);
+    portcullis.hang_up();
+    portcullis.log_with(&format!("cannot listen on {taken}"));
+    assert_eq!(told(), [1, 0, 3, 0]);
+    write(&smtp, "off", "off", "off");
+    portcullis.hang_up();
+    portcullis.log_with("settings are reloaded");
+    assert_eq!(told(), [1, 0, 0, 0]);
+    write(&other_smtp, "off", &rspamd, "off");
+    portcullis.hang_up();
+    let follows = || (told() == [0, 1, 0, 3]).then_some(());
+    assert!(wait_for(PATIENCE, follows).is_some(), "{:?}", told());
+}
+
 /// What a client at that address hears first; nothing if it is reset.
 fn greeting(source: Ipv4Addr, server: SocketAddr) -> String {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

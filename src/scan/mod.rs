@@ -140,7 +140,8 @@ impl Scanners {
         !self.enabled().is_empty()
     }
 
-    fn enabled(&self) -> Vec<Scanner> {
+    /// Who is asked.
+    pub fn enabled(&self) -> Vec<Scanner> {
         let others = [
             self.spamassassin.as_ref().map(Service::scanner),
             self.clamav.as_ref().map(Service::scanner),

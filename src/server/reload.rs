@@ -91,7 +91,9 @@ impl Running {
 
     async fn reload(&mut self) {
         notify(Notice::Reloading);
-        match self.reload_settings().await {
+        let reloaded = self.reload_settings().await;
+        self.show_who_is_asked();
+        match reloaded {
             Ok(changed) => {
                 metrics::get().reloaded(Reload::Config, Attempt::Succeeded);
                 tracing::info!(changed = changed.join(" "), "settings are reloaded");
@@ -111,6 +113,22 @@ impl Running {
         // Whatever came of the settings: who renews a certificate sends HUP.
         self.look_at_certificates(Occasion::Hup).await;
         notify(Notice::Ready);
+    }
+
+    /// Shows metrics of the backends and scanners in force only, not of those before
+    /// nor of those that a reload which failed has tried.
+    fn show_who_is_asked(&self) {
+        let (service, metrics) = (self.service.load(), metrics::get());
+        let backends = service.backend.health();
+        let is_backend = |name: &str| backends.iter().any(|(address, _)| address == name);
+        metrics.backend_up.keep(is_backend);
+        let court = service.court.as_ref();
+        let scanners = court.map(|court| court.scanners.enabled());
+        let scanners: Vec<_> = scanners.iter().flatten().map(ToString::to_string).collect();
+        let is_scanner = |name: &str| scanners.iter().any(|scanner| scanner == name);
+        metrics.scans.keep(is_scanner);
+        metrics.scan_seconds.keep(is_scanner);
+        metrics.scanner_up.keep(is_scanner);
     }
 
     async fn look_at_certificates(&mut self, occasion: Occasion) {
@@ -161,9 +179,6 @@ impl Running {
         if !Arc::ptr_eq(&backend, &old.backend) {
             let probing = tokio::spawn(Arc::clone(&backend).keep_probing());
             std::mem::replace(&mut self.probing, probing.abort_handle()).abort();
-            let known = backend.health();
-            let known = |name: &str| known.iter().any(|(address, _)| address == name);
-            metrics::get().backend_up.keep(known);
             self.health.guards(Arc::clone(&backend));
         }
         if self.rooms.policy.mode != new.policy.mode {
