@@ -26,7 +26,7 @@ pub(super) const OCTETS: usize = 3 * (size_of::<(IpNet, Ban)>() + 1);
 pub enum BanReason {
     /// More failed sign-ins than `AUTH_FAIL_RATE`.
     AuthFailures,
-    /// More refused connections than `FLOOD_RATE`.
+    /// More connections that its own limits refused than `FLOOD_RATE`.
     Flood,
     /// More sessions that ended over a protocol offence than `OFFENCE_RATE`.
     Offences,

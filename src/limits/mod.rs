@@ -124,7 +124,7 @@ impl Limits {
     ///
     /// # Errors
     /// What speaks against it; then it is not counted as open. A client that
-    /// goes on being refused is banned.
+    /// goes on being refused by limits of its own is banned.
     pub fn admit(&self, client: IpAddr) -> Result<Permit, Finding> {
         if self.exempt.contains(client) {
             return Ok(Permit::default());
@@ -140,14 +140,17 @@ impl Limits {
         match entered {
             Ok(stay) => Ok(Permit::of(stay)),
             Err(finding) => {
-                self.flooded(client);
+                self.flooded(client, &finding);
                 Err(finding)
             }
         }
     }
 
-    /// A connection was refused.
-    fn flooded(&self, client: IpAddr) {
+    /// A connection was refused; it counts if the client is over its own limits.
+    fn flooded(&self, client: IpAddr, refused: &Finding) {
+        if !self.is_own(client, refused) {
+            return;
+        }
         if let Err(finding) = charge(self.floods.as_deref(), client, Limit::Floods) {
             self.ban_for(client, &finding, BanReason::Flood);
         }
@@ -255,14 +258,23 @@ impl Limits {
         }
     }
 
-    /// Bans a client that has emptied its own bucket. Who finds the bucket of a
-    /// wider network empty, or that of all, may owe it to others: it is refused,
-    /// but never banned.
+    /// Bans a client that has emptied its own bucket.
     fn ban_for(&self, client: IpAddr, finding: &Finding, reason: BanReason) {
-        let own = Some(self.widths.client(client));
-        if matches!(finding, Finding::Rate { network, .. } if *network == own) {
+        if self.is_own(client, finding) {
             self.ban(client, reason);
         }
+    }
+
+    /// Whether it is the client itself who is over a limit. Who finds the bucket of a
+    /// wider network empty, or that of all, may owe it to others: it is refused, but
+    /// never banned.
+    fn is_own(&self, client: IpAddr, finding: &Finding) -> bool {
+        let whose = match finding {
+            Finding::Rate { network, .. } => *network,
+            Finding::Crowd { network, .. } => Some(*network),
+            _ => None,
+        };
+        whose == Some(self.widths.client(client))
     }
 
     /// Whether a ban of a client that gave reason for one would be made.

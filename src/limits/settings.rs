@@ -23,7 +23,7 @@ section! {
         rcpt_rate: Rate = "600/min burst 200", example "1000/h burst 100";
         /// Failed sign-ins of a client; above it the client is banned, or hears `454` to AUTH if it cannot be.
         auth_fail_rate: Rate = "5/10min", example "10/h";
-        /// Refused connections of a client; above it the client is banned.
+        /// Connections of a client that its own limits refused; above it the client is banned.
         flood_rate: Rate = "120/min", example "1000/h";
         /// Sessions of a client that ended over a protocol offence (too many errors, smuggling, talking before the greeting, another protocol); above it the client is banned.
         offence_rate: Rate = "10/10min", example "off";

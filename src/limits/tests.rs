@@ -305,6 +305,37 @@ fn neighbours_who_flood_get_nobody_else_banned() {
     );
 }
 
+/// Who is over its own limits is refused by them, whatever its neighbours do.
+#[test]
+fn nobody_is_banned_for_going_on_where_neighbours_leave_no_room() {
+    let limits = limits(|settings| {
+        settings.conn_rate = rate("20/h");
+        settings.conn_max = ConnMax::parse("2").unwrap();
+        settings.prefix_factor = Factor::parse("1").unwrap();
+        settings.flood_rate = rate("1/h burst 5");
+    });
+    let in_rate = ip("192.0.2.200");
+    for host in 1..=20 {
+        let _ = limits.admit(ip(&format!("192.0.2.{host}"))).map(drop);
+    }
+    for _ in 0..19 {
+        let finding = limits.admit(in_rate).map(drop).unwrap_err();
+        assert!(matches!(finding, Finding::Rate { .. }), "{finding:?}");
+    }
+    let _crowd = [1, 2].map(|host| limits.admit(ip(&format!("198.51.100.{host}"))).unwrap());
+    let in_crowd = ip("198.51.100.200");
+    for _ in 0..18 {
+        let finding = limits.admit(in_crowd).map(drop).unwrap_err();
+        assert!(matches!(finding, Finding::Crowd { .. }), "{finding:?}");
+    }
+    assert_eq!(limits.bans().len(), 0);
+    // From now on it is over its own.
+    for _ in 0..20 {
+        let _ = limits.admit(in_crowd).map(drop);
+    }
+    assert_eq!(limits.bans().len(), 1);
+}
+
 #[test]
 fn neighbours_who_offend_get_nobody_else_banned() {
     let limits = limits(|settings| settings.offence_rate = rate("10/10min"));

@@ -92,7 +92,7 @@ impl Limits {
         };
         match finding {
             Some(finding) => {
-                self.flooded(client);
+                self.flooded(client, &finding);
                 Err(finding)
             }
             None => Ok(()),
