@@ -171,6 +171,21 @@ impl<C: Clock + Clone> Buckets<C> {
         Ok(())
     }
 
+    /// Empties the bucket of one network that `client` stands in.
+    pub(super) fn drain(&self, client: IpAddr, network: &IpNet) {
+        let mut tiers = self.tiers(client);
+        let Some((_, tier)) = tiers.find(|(whose, _)| whose == network) else {
+            return;
+        };
+        let probe = Probe::new(self.hasher.hash_one(network), self.now());
+        // By powers of two: what is left is less than twice the next.
+        for power in (0..=tier.allowance.burst.ilog2()).rev() {
+            if let Some(tokens) = NonZeroU32::new(1 << power) {
+                let _ = tier.limiter.check_key_n(&probe, tokens);
+            }
+        }
+    }
+
     /// The buckets that `client` stands in, for somebody else to charge.
     pub(super) fn of(&self, client: IpAddr) -> impl Iterator<Item = (IpNet, Allowance)> + '_ {
         self.tiers(client)
@@ -326,6 +341,27 @@ mod tests {
         assert_eq!(buckets.look(client, Scope::Wider), Ok(()));
         let empty = buckets.look(client, Scope::All).unwrap_err();
         assert_eq!(empty.network, Some("192.0.2.1/32".parse().unwrap()));
+    }
+
+    #[test]
+    fn draining_a_network_empties_its_bucket_and_no_other() {
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        let networks = ["192.0.2.1/32", "192.0.2.0/24"].map(|text| text.parse().unwrap());
+        for taken in 0..=7 {
+            for network in networks {
+                let (buckets, clock) = buckets("1/h burst 7", 1 << 20);
+                charge_all(&buckets, std::iter::repeat_n(client, taken));
+                buckets.drain(client, &network);
+                let empty = buckets.charge(client).unwrap_err();
+                if taken < 7 {
+                    assert_eq!(empty.network, Some(network), "{taken}");
+                }
+                let other = "198.51.100.1".parse().unwrap();
+                assert_eq!(buckets.look(other, Scope::All), Ok(()));
+                clock.advance(Duration::from_secs(3601));
+                assert_eq!(buckets.charge(client), Ok(()), "{taken} of {network}");
+            }
+        }
     }
 
     #[test]

@@ -211,10 +211,14 @@ impl Limits {
             return Ok(());
         }
         let buckets = self.auth_failures.as_deref();
-        let charged = match charge(buckets, client, Limit::AuthFailures) {
+        let limit = Limit::AuthFailures;
+        let charged = match charge(buckets, client, limit) {
             Ok(()) => {
-                self.charge_by_all(buckets, client, Limit::AuthFailures)
-                    .await
+                let charged = self.charge_by_all(buckets, client, limit).await;
+                if let Err(finding) = &charged {
+                    remember(buckets, client, finding);
+                }
+                charged
             }
             refused => refused,
         };
@@ -328,4 +332,19 @@ fn charge(buckets: Option<&Buckets>, client: IpAddr, limit: Limit) -> Result<(),
         network: empty.network,
         wait: empty.wait,
     })
+}
+
+/// What all instances together have found empty is empty here too, for nobody else is
+/// asked who may sign in.
+fn remember(buckets: Option<&Buckets>, client: IpAddr, finding: &Finding) {
+    if let (
+        Some(buckets),
+        Finding::Rate {
+            network: Some(network),
+            ..
+        },
+    ) = (buckets, finding)
+    {
+        buckets.drain(client, network);
+    }
 }

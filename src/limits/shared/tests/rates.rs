@@ -1,6 +1,11 @@
 //! Buckets and bans.
 
+use std::net::IpAddr;
+
 use super::*;
+use crate::limits::{self, Limits, Rate};
+use crate::policy::{Finding, Mode};
+use crate::settings::{LogAddresses, Networks};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -205,4 +210,39 @@ async fn every_key_has_a_time_to_live_and_the_prefix() {
         // -2: it has just expired.
         assert!(left > 0 || left == -2, "{key} lives for ever: {left}");
     }
+}
+
+/// The limits of an instance that takes its time for Redis.
+async fn limits(server: &Server) -> Arc<Limits> {
+    let settings = limits::Settings {
+        auth_fail_rate: Rate::parse("1/h burst 2").unwrap(),
+        prefix_factor: limits::Factor::parse("2").unwrap(),
+        ..limits::Settings::default()
+    };
+    let trusted = Networks::default();
+    let mut limits = Limits::new(&settings, &trusted, Mode::Enforce, LogAddresses::Full);
+    let url = RedisUrl::parse(&server.url()).unwrap();
+    limits.shared = Some(Arc::new(Shared::new(&url, PATIENT)));
+    let limits = Arc::new(limits);
+    tokio::spawn(Arc::clone(&limits).keep_order());
+    let connected = || limits.sharing().unwrap().1.available;
+    eventually("connected", connected).await;
+    limits
+}
+
+#[tokio::test]
+async fn guesses_that_a_network_has_used_up_elsewhere_let_nobody_of_it_guess_here() {
+    let server = Server::start();
+    let (one, two) = (limits(&server).await, limits(&server).await);
+    let client = |host| IpAddr::from([192, 0, 2, host]);
+    for host in [1, 1, 2, 2] {
+        assert_eq!(one.auth_failed(client(host)).await, Ok(()));
+    }
+    assert_eq!(two.may_sign_in(client(3)), Ok(()));
+    let network = Some("192.0.2.0/24".parse().unwrap());
+    let is_used_up = |answer: Result<(), Finding>| matches!(answer, Err(Finding::Rate { network: whose, .. }) if whose == network);
+    assert!(is_used_up(two.auth_failed(client(3)).await));
+    assert!(is_used_up(two.may_sign_in(client(4))));
+    assert_eq!(two.may_sign_in(IpAddr::from([198, 51, 100, 1])), Ok(()));
+    assert_eq!(two.bans().len(), 0);
 }
