@@ -488,14 +488,25 @@ fn sessions_max_that_cannot_be_served_is_warned_of() {
 #[test]
 fn the_soft_limit_of_file_descriptors_is_raised() {
     let backend = Scripted::start(&[]);
-    let portcullis = Portcullis::guarding(backend.address, &[("SESSIONS_MAX", "3000")]);
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", portcullis.id())).unwrap();
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))
-        .unwrap();
-    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
-    assert!(soft >= 6000, "{line}");
+    let address = backend.address.to_string();
+    let soft = |scanner| {
+        let settings = [
+            ("BACKEND", address.as_str()),
+            ("DOMAINS", "example.org"),
+            ("SESSIONS_MAX", "3000"),
+            scanner,
+        ];
+        let portcullis = Portcullis::start_under(&["prlimit", "--nofile=1024:"], &settings);
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", portcullis.id())).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find(|line| line.starts_with("Max open files"));
+        let soft = line.unwrap().split_whitespace().nth(3);
+        soft.unwrap().parse::<u64>().unwrap()
+    };
+    let without = soft(("CLAMAV", "off"));
+    assert!(without >= 6000, "{without}");
+    let with = soft(("CLAMAV", "127.0.0.1:1"));
+    assert!(with >= 9000, "{with}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{Fault, Finding};
 use crate::config::Parts;
 use crate::limits;
 use crate::policy::{self, Mode, Relay};
-use crate::scan::Scanners;
+use crate::scan::{self, Scanners};
 use crate::server;
 use crate::settings::Problems;
 use crate::spool::{self, Spool};
@@ -22,7 +22,8 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 pub(super) fn look_at(parts: &Parts, problems: &Problems) -> Vec<Finding> {
     let mut findings = settings(problems);
     // Root raises the number of descriptors before it becomes somebody else.
-    let sessions = parts.limits.as_ref().map(sessions);
+    let sessions = parts.limits.as_ref().zip(parts.scan.as_ref());
+    let sessions = sessions.map(|(limits, scan)| self::sessions(limits, scan));
     if let Some(settings) = &parts.server {
         if let Err(error) = server::drop_privileges(settings) {
             let text = error.to_string();
@@ -160,9 +161,9 @@ fn folder(settings: &spool::Settings) -> Finding {
     }
 }
 
-fn sessions(settings: &limits::Settings) -> Finding {
+fn sessions(settings: &limits::Settings, scan: &scan::Settings) -> Finding {
     let wanted = settings.sessions_max.get();
-    let served = server::places(wanted);
+    let served = server::places(wanted, scan);
     if usize::try_from(wanted).is_ok_and(|wanted| served >= wanted) {
         return Finding::good("sessions", format!("file descriptors for {wanted}"));
     }

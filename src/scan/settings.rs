@@ -43,6 +43,18 @@ crate::settings::section! {
     }
 }
 
+impl Settings {
+    /// How many scanners they name.
+    pub fn scanners(&self) -> usize {
+        let others = [
+            self.spamassassin.0.is_some(),
+            self.rspamd.0.is_some(),
+            self.clamav.0.is_some(),
+        ];
+        others.into_iter().filter(|is_set| *is_set).count() + self.milters.0.len()
+    }
+}
+
 /// A scanner's address, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrOff<T>(pub Option<T>);

@@ -201,7 +201,7 @@ pub async fn run(
     let bound = Bound::new(addresses(&rooms.server), &mut sockets)?;
     let admin = Admin::bind(&rooms.server.admin, &mut sockets)?;
     sockets.close_others();
-    let places = nofile::places(rooms.limits.sessions_max.get());
+    let places = nofile::places(rooms.limits.sessions_max.get(), &rooms.scan);
     drop_privileges(&rooms.server)?;
 
     let (certificates, tls, loaded) =
