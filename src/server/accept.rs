@@ -58,6 +58,7 @@ impl Bound {
             Ok(reserved) => Ok((place, reserved)),
             Err(error) => Err(ServeError::Bind {
                 address: place.1,
+                setting: place.0.setting(),
                 error,
             }),
         };
@@ -74,6 +75,7 @@ impl Bound {
             Ok(listener) => Ok((place, listener)),
             Err(error) => Err(ServeError::Bind {
                 address: place.1,
+                setting: place.0.setting(),
                 error,
             }),
         };

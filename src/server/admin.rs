@@ -71,6 +71,7 @@ impl Admin {
             let bound = sockets.reserve(*address).and_then(Reserved::listen);
             bound.map_err(|error| ServeError::Bind {
                 address: *address,
+                setting: "ADMIN",
                 error,
             })
         };

@@ -12,6 +12,9 @@ use crate::settings::Value;
 /// Clients that may wait to be accepted.
 pub(super) const BACKLOG: i32 = 1024;
 
+/// The first port that everybody may have.
+const UNPRIVILEGED: u16 = 1024;
+
 /// One address to listen on. `[::]` serves IPv4 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
@@ -92,6 +95,16 @@ impl ListenAddress {
             other => other,
         }
     }
+
+    /// What to do about this failure, to be told behind it.
+    pub(super) fn remedy(self, error: &io::Error) -> &'static str {
+        let is_low = self.0.port() < UNPRIVILEGED;
+        if is_low && error.kind() == io::ErrorKind::PermissionDenied {
+            "; ports below 1024 need a start by root (who may become RUN_AS afterwards), or CAP_NET_BIND_SERVICE"
+        } else {
+            ""
+        }
+    }
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
@@ -140,6 +153,28 @@ mod tests {
             "[::]",
         ] {
             assert!(ListenAddress::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tells_what_a_low_port_needs_and_which_setting_asks_for_it() {
+        let told = |address, kind: io::ErrorKind| {
+            let address = ListenAddress::parse(address).unwrap();
+            let (setting, error) = ("LISTEN", kind.into());
+            let failure = crate::server::ServeError::Bind {
+                address,
+                setting,
+                error,
+            };
+            failure.to_string()
+        };
+        let (denied, taken) = (io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse);
+        let low = told("[::]:25", denied);
+        let remedy = "ports below 1024 need a start by root";
+        assert!(low.starts_with("cannot listen on [::]:25 (LISTEN): permission denied; "));
+        assert!(low.contains(remedy) && low.contains("CAP_NET_BIND_SERVICE"));
+        for other in [told("[::]:2525", denied), told("[::]:25", taken)] {
+            assert!(!other.contains(remedy), "{other}");
         }
     }
 

@@ -94,10 +94,12 @@ pub enum ServeError {
     #[error("{}", list(.0))]
     Tls(Vec<TlsError>),
     /// A listener cannot be had.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address} ({setting}): {error}{}", address.remedy(error))]
     Bind {
         /// Where.
         address: ListenAddress,
+        /// The setting that says so.
+        setting: &'static str,
         /// Why not.
         error: io::Error,
     },

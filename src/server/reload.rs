@@ -107,7 +107,10 @@ impl Running {
                         "settings are not reloaded, the old ones stay in force"
                     );
                 }
-                sandbox::suspect(&told);
+                // Files are what a sandbox keeps away, not ports.
+                if !matches!(error, ReloadError::Serve(ServeError::Bind { .. })) {
+                    sandbox::suspect(&told);
+                }
             }
         }
         // Whatever came of the settings: who renews a certificate sends HUP.

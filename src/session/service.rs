@@ -31,6 +31,17 @@ pub enum Listener {
     Submission,
 }
 
+impl Listener {
+    /// The setting that says where.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Mx => "LISTEN",
+            Self::Tls => "LISTEN_TLS",
+            Self::Submission => "LISTEN_SUBMISSION",
+        }
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
