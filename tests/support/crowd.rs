@@ -17,6 +17,9 @@ use tokio::time::{sleep, timeout};
 /// client a second or three, then seven.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longest life of a drip; all deadlines that are tried by one are much shorter.
+const DRIP_MAX: Duration = Duration::from_secs(180);
+
 /// Octets of a reply line mostly.
 const BUFFER: usize = 512;
 
@@ -91,6 +94,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guest<S> {
 
     /// Sends one octet a second, these and then `x` for ever, until the other side
     /// closes; returns what it said meanwhile.
+    ///
+    /// # Panics
+    /// When the other side does not close.
     pub async fn drip(&mut self, octets: &[u8]) -> String {
         let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
         let dripping = async {
@@ -102,11 +108,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guest<S> {
             }
         };
         let mut heard = Vec::new();
-        tokio::select! {
-            // An error is an end, too: closed over unread octets, it is a reset.
-            _ = reader.read_to_end(&mut heard) => {}
-            () = dripping => {}
-        }
+        let closed = timeout(DRIP_MAX, async {
+            tokio::select! {
+                // An error is an end, too: closed over unread octets, it is a reset.
+                _ = reader.read_to_end(&mut heard) => {}
+                () = dripping => {}
+            }
+        });
+        let closed = closed.await;
+        assert!(closed.is_ok(), "was not closed within {DRIP_MAX:?}");
         String::from_utf8_lossy(&heard).into_owned()
     }
 }
