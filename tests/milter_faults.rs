@@ -10,6 +10,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::policy::content::{Opinion, Word};
@@ -20,8 +21,9 @@ use portcullis::settings::Value;
 use support::{hold, message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 const LETTER: &str = "Subject: test\r\n\r\nHello\r\n";
 
@@ -37,6 +39,7 @@ enum Act {
     Send(Vec<u8>),
     Nothing,
     HangUp,
+    SendAndHangUp(Vec<u8>),
     /// Sends the same octets as long as anybody takes them.
     Flood(Vec<u8>),
     /// Stays connected and reads nothing more.
@@ -84,8 +87,12 @@ async fn filter(act: impl Fn(u8) -> Act + Send + 'static) -> (SocketAddr, JoinHa
                 Act::Send(octets) => drop(stream.write_all(&octets).await),
                 Act::Nothing => {}
                 Act::HangUp => break,
+                Act::SendAndHangUp(octets) => {
+                    stream.write_all(&octets).await.unwrap();
+                    break;
+                }
                 Act::Flood(octets) => while stream.write_all(&octets).await.is_ok() {},
-                Act::Sleep => tokio::time::sleep(PATIENCE * 2).await,
+                Act::Sleep => sleep(PATIENCE * 2).await,
             }
         }
         heard
@@ -147,17 +154,15 @@ async fn a_filter_that_hangs_up_has_failed() {
 async fn a_filter_that_hangs_up_within_a_packet_has_failed() {
     for step in STEPS {
         let act = move |heard| match heard {
-            heard if heard == *step => Act::Send(vec![0, 0, 0, 9, b'y']),
-            b'Q' => Act::HangUp,
+            heard if heard == *step => Act::SendAndHangUp(vec![0, 0, 0, 9, b'y']),
             heard => good(heard),
         };
-        let (filter, _served) = filter(act).await;
-        let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
-        let milter = Milter::new(address(filter), 0);
-        let message = message(&body, &recipients, b"");
-        // It waits for the rest; how long is its caller's affair.
-        let waited = timeout(Duration::from_millis(50), milter.scan(&message)).await;
-        assert!(waited.is_err(), "at {}", char::from(*step));
+        let result = opinion(act).await;
+        assert!(
+            matches!(&result, Err(ScanError::Protocol(why)) if why.starts_with("hung up ")),
+            "at {}: {result:?}",
+            char::from(*step)
+        );
     }
 }
 
@@ -274,16 +279,28 @@ async fn changes_without_end_come_to_an_end() {
 #[tokio::test]
 async fn a_silent_filter_holds_nobody_beyond_the_deadline() {
     for step in STEPS {
+        let reached = Arc::new(Notify::new());
+        let tell = Arc::clone(&reached);
         let act = move |heard| match heard {
-            heard if heard == *step => Act::Nothing,
+            heard if heard == *step => {
+                tell.notify_one();
+                Act::Nothing
+            }
             heard => good(heard),
         };
         let (filter, served) = filter(act).await;
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
         let milters = Milters::new(vec![address(filter)]);
         let message = message(&body, &recipients, b"");
-        let deadline = Duration::from_millis(100);
-        assert!(timeout(deadline, milters.scan(&message)).await.is_err());
+        // It is the caller's, and he gives up in the midst of the silence.
+        let deadline = async {
+            timeout(PATIENCE, reached.notified()).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        };
+        tokio::select! {
+            opinions = milters.scan(&message) => panic!("{opinions:?}"),
+            () = deadline => {}
+        }
         // The connection is gone with the one who waited.
         let heard = timeout(PATIENCE, served).await.unwrap().unwrap();
         assert_eq!(heard.last(), Some(step));
