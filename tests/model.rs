@@ -286,6 +286,8 @@ fn try_many(way: Way, pipelining: bool, seed: u64) {
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_iters: 2000,
+        // Of a case that nobody answers, each try takes as long as the client waits.
+        max_shrink_time: 600_000,
         ..Config::default()
     };
     let (tried, taken) = (Cell::new(0_u32), Cell::new(0));

@@ -423,7 +423,12 @@ impl Actor {
     }
 
     fn reply(&mut self) -> Option<String> {
-        let reply = self.smtp.as_mut()?.reply_or_end();
-        Some(reply).filter(|reply| !reply.is_empty())
+        match self.smtp.as_mut()?.try_reply_or_end() {
+            Ok(reply) => Some(reply).filter(|reply| !reply.is_empty()),
+            Err(error) => {
+                self.fault(&format!("no reply and no end: {error}"));
+                None
+            }
+        }
     }
 }

@@ -144,14 +144,32 @@ impl Smtp {
         }
     }
 
-    /// The next reply; empty when the connection ends without one.
+    /// The next reply; empty when the connection ends without one. One of them must come.
+    #[track_caller]
     pub fn reply_or_end(&mut self) -> String {
+        self.try_reply_or_end()
+            .unwrap_or_else(|error| panic!("neither a reply nor the end: {error}"))
+    }
+
+    /// The same for who knows what to do if neither comes.
+    ///
+    /// # Errors
+    /// Whatever the socket says, unless it is that the connection has ended.
+    pub fn try_reply_or_end(&mut self) -> io::Result<String> {
         match self.line() {
             Ok(line) if line.as_bytes().get(3) == Some(&b'-') => {
-                format!("{line}\n{}", self.reply())
+                Ok(format!("{line}\n{}", self.reply()))
             }
-            Ok(line) => line,
-            Err(_) => String::new(),
+            // Inside TLS what could not be written is tried again before a read.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                ) =>
+            {
+                Ok(String::new())
+            }
+            other => other,
         }
     }
 
