@@ -11,12 +11,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-use support::{Learns, Options, Portcullis, Postfix, Scripted, Smtp, letter, wait_for};
+use support::{Learns, Options, Portcullis, Postfix, Scripted, Smtp};
+use support::{first_octets, first_octets_after, letter, wait_for};
 
 /// Only the harness is exempt here, which knocks from there until it is let in.
 const EXEMPT: (&str, &str) = ("LIMIT_EXEMPT", "127.0.0.1");
@@ -26,33 +26,6 @@ const HONEST: Ipv4Addr = Ipv4Addr::new(127, 6, 6, 6);
 
 fn greeting(source: Ipv4Addr, server: SocketAddr) -> String {
     Smtp::connect_from(source, server).reply()
-}
-
-/// What a connection from there gets: octets, or the error that ends it.
-fn first_octets(source: Ipv4Addr, server: SocketAddr) -> Result<Vec<u8>, ErrorKind> {
-    first_octets_after(source, server, b"")
-}
-
-/// The same when it says something itself first.
-fn first_octets_after(
-    source: Ipv4Addr,
-    server: SocketAddr,
-    said: &[u8],
-) -> Result<Vec<u8>, ErrorKind> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-    socket
-        .connect(&server.into())
-        .map_err(|error| error.kind())?;
-    let mut stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    stream.write_all(said).map_err(|error| error.kind())?;
-    let mut octets = vec![0; 512];
-    let length = stream.read(&mut octets).map_err(|error| error.kind())?;
-    octets.truncate(length);
-    Ok(octets)
 }
 
 #[test]

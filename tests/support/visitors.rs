@@ -2,7 +2,7 @@
 //! again, and knows how it has to end.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -106,7 +106,8 @@ impl Visit {
                         let why = format!("{source} was let in after {after:?}: {farewells:?}");
                         Err(io::Error::other(why))
                     }
-                    Err(_) => Ok(()),
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+                    Err(other) => Err(other),
                 }
             }
         }
@@ -129,11 +130,17 @@ async fn talk_rubbish<S: AsyncRead + AsyncWrite + Unpin>(
         last = guest.reply().await?;
         expect(&last, "5")?;
     }
-    while let Ok(heard) = guest.ask("more of it").await {
-        expect(&heard, "5").or_else(|_| expect(&heard, "421"))?;
-        last = heard;
+    loop {
+        match guest.ask("more of it").await {
+            Ok(heard) => {
+                expect(&heard, "5").or_else(|_| expect(&heard, "421"))?;
+                last = heard;
+            }
+            // Nobody answers, and nobody has closed.
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
+            Err(_) => return Ok(last),
+        }
     }
-    Ok(last)
 }
 
 fn expect(heard: &str, begin: &str) -> io::Result<()> {
