@@ -18,7 +18,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use support::{
     Act, Authority, Certificate, Clamd, Finished, Options, Portcullis, Postfix, Prometheus, Redis,
-    Scripted, Smtp, eicar, free_address, http, letter, run, wait_for,
+    Scripted, Smtp, eicar, free_address, http, letter, redis_questions, run, wait_for,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -463,10 +463,7 @@ fn redis_is_up_until_it_is_gone_and_every_question_is_counted() {
     assert_metric(&portcullis, &up, 1.0);
     // On a busy machine an answer may be late.
     let questions = |results: [&str; 2]| {
-        let series = results.map(|result| {
-            let name = "portcullis_redis_questions_total";
-            portcullis.metric(&format!("{name}{{result=\"{result}\"}}"))
-        });
+        let series = results.map(|result| redis_questions(&portcullis, result));
         series.iter().sum::<f64>()
     };
     let visit = || {

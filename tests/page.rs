@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Browser, Portcullis, Redis, Scripted, Smtp};
-use support::{http, is_banned, letter, run, wait_for};
+use support::{http, is_banned, letter, run, wait_for, with_redis_in_time};
 
 /// Where the admin sits, who is under no limit.
 const EXEMPT: (&str, &str) = ("LIMIT_EXEMPT", "127.0.0.1");
@@ -381,22 +381,27 @@ fn without_a_token_there_is_nothing_to_lift_bans_with() {
 
 #[test]
 fn a_ban_that_redis_knows_is_lifted_there_too() {
-    let (backend, redis) = (Scripted::start(&[]), Redis::start());
-    let url = redis.url();
-    let mut settings = QUICK_BANS.to_vec();
-    settings.extend([("ADMIN_TOKEN", TOKEN), ("REDIS", url.as_str())]);
-    let portcullis = Portcullis::guarding(backend.address, &settings);
-    portcullis.log_with("limits are shared through Redis");
-    get_banned(&portcullis);
-    let about_bans = || {
-        let keys = redis.keys().into_iter().map(|(key, _)| key);
-        let is_about = |key: &String| key.contains(":ban:") || key.contains(":strikes:");
-        keys.filter(is_about).count()
+    let backend = Scripted::start(&[]);
+    let start = |redis: &Redis| {
+        let url = redis.url();
+        let mut settings = QUICK_BANS.to_vec();
+        settings.extend([("ADMIN_TOKEN", TOKEN), ("REDIS", url.as_str())]);
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        portcullis.log_with("limits are shared through Redis");
+        [portcullis]
     };
-    let told = wait_for(Duration::from_secs(5), || (about_bans() == 2).then_some(()));
-    assert!(told.is_some(), "{:?}", redis.keys());
-    let bearer = format!("Authorization: Bearer {TOKEN}");
-    let (code, text) = lift(&portcullis, &bearer, "127.7.7.7");
-    assert_eq!(code, 200, "{text}");
-    assert_eq!(about_bans(), 0, "{:?}", redis.keys());
+    with_redis_in_time(start, |redis, [portcullis]| {
+        get_banned(portcullis);
+        let about_bans = || {
+            let keys = redis.keys().into_iter().map(|(key, _)| key);
+            let is_about = |key: &String| key.contains(":ban:") || key.contains(":strikes:");
+            keys.filter(is_about).count()
+        };
+        let told = wait_for(Duration::from_secs(5), || (about_bans() == 2).then_some(()));
+        assert!(told.is_some(), "{:?}", redis.keys());
+        let bearer = format!("Authorization: Bearer {TOKEN}");
+        let (code, text) = lift(portcullis, &bearer, "127.7.7.7");
+        assert_eq!(code, 200, "{text}");
+        assert_eq!(about_bans(), 0, "{:?}", redis.keys());
+    });
 }

@@ -63,7 +63,7 @@ pub use portcullis::Portcullis;
 pub use ports::free_address;
 pub use postfix::{Learns, Options, Postfix};
 pub use prometheus::Prometheus;
-pub use redis::Redis;
+pub use redis::{Redis, redis_questions, with_redis_in_time};
 pub use rspamd::Rspamd;
 pub use scanned::{hold, message};
 pub use scripted::{Act, Scripted};

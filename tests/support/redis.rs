@@ -1,9 +1,13 @@
 //! A Redis of its own for one test.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
 
-use super::{Daemon, free_address};
+use super::{Daemon, Portcullis, free_address};
+
+/// How often something is tried for which Redis must not be late.
+const ATTEMPTS: usize = 5;
 
 pub struct Redis {
     pub daemon: Daemon,
@@ -51,4 +55,34 @@ impl Redis {
         };
         keys.into_iter().map(life).collect()
     }
+}
+
+/// Has `attempt` made with instances that ask a Redis, each time with fresh ones. They
+/// wait a few milliseconds for it, and then each goes by what it knows itself: on a busy
+/// machine that happens. An attempt that failed after it has shown nothing, and is made
+/// again.
+pub fn with_redis_in_time<const N: usize>(
+    start: impl Fn(&Redis) -> [Portcullis; N],
+    attempt: impl Fn(&Redis, &mut [Portcullis; N]),
+) {
+    for left in (0..ATTEMPTS).rev() {
+        let redis = Redis::start();
+        let mut instances = start(&redis);
+        let outcome = catch_unwind(AssertUnwindSafe(|| attempt(&redis, &mut instances)));
+        let Err(failure) = outcome else {
+            return;
+        };
+        let late = |it: &mut Portcullis| it.runs() && redis_questions(it, "late") > 0.0;
+        let was_late = instances.iter_mut().any(late);
+        if left == 0 || !was_late {
+            resume_unwind(failure);
+        }
+        println!("Redis was late");
+    }
+}
+
+/// How many questions to Redis have had this result.
+pub fn redis_questions(portcullis: &Portcullis, result: &str) -> f64 {
+    let name = "portcullis_redis_questions_total";
+    portcullis.metric(&format!("{name}{{result=\"{result}\"}}"))
 }
