@@ -41,12 +41,20 @@ const IMPURE: &[&str] = &[
     "tracing",
     "Instant",
     "SystemTime",
+    "OffsetDateTime",
+    "now_utc",
+    "sleep",
     "TcpStream",
     "TcpListener",
     "UdpSocket",
     "UnixStream",
     "rand",
+    "RandomState",
 ];
+
+/// Chance that is meant. `privacy::hash` draws the key of its process: without one
+/// whoever has a log would find out the addresses in it by trying.
+const EXEMPT: &[(&str, &str)] = &[("settings/privacy.rs", "RandomState")];
 
 const LINES_MAX: usize = 450;
 
@@ -86,8 +94,13 @@ fn every_room_has_its_place_in_the_order() {
 
 #[test]
 fn pure_rooms_know_no_network_no_clock_and_no_chance() {
-    let offences: Vec<String> = sources().iter().flat_map(impure_words).collect();
+    let sources = sources();
+    let offences: Vec<String> = sources.iter().flat_map(impure_words).collect();
     assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+    for (path, word) in EXEMPT {
+        let mut needed = sources.iter().filter(|source| source.path == *path);
+        assert!(needed.any(|source| source.code.contains(word)), "{path}");
+    }
 }
 
 #[test]
@@ -185,6 +198,25 @@ fn catches_what_it_is_for() {
     assert_eq!(
         impure("smtp/dot.rs", "fn f<'a>(x: &'a str) { g('\"', \"rand\") }"),
         0
+    );
+
+    assert_eq!(
+        impure("policy/mod.rs", "use std::hash::RandomState as Keys;"),
+        1
+    );
+    assert_eq!(
+        impure(
+            "settings/privacy.rs",
+            "fn f() { RandomState::new(); sleep(t) }"
+        ),
+        1
+    );
+    assert_eq!(
+        impure(
+            "smtp/reply.rs",
+            "use time::OffsetDateTime; fn f() { T::now_utc() }"
+        ),
+        2
     );
 
     let long = "let a = 1;\n".repeat(LINES_MAX + 1);
@@ -346,6 +378,7 @@ fn impure_words(source: &Source) -> Vec<String> {
         .code
         .split(|c| !is_word(c))
         .filter(|word| IMPURE.contains(word))
+        .filter(|word| !EXEMPT.contains(&(source.path.as_str(), *word)))
         .map(|word| format!("{}: `{word}` in a pure room", source.path))
         .collect()
 }
