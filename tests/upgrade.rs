@@ -97,7 +97,8 @@ fn a_new_process_takes_over_beside_the_old_one_and_nothing_is_refused_or_lost() 
     });
     let new = new.unwrap();
     assert!(new.log().contains("another listener is there too"));
-    assert!(new.metric("portcullis_sessions_active{listener=\"mx\"}") >= 0.0);
+    let accepted = r#"portcullis_connections_total{listener="mx",result="accepted"}"#;
+    assert!(new.metric(accepted) > 0.0, "{}", new.metrics());
 }
 
 #[test]

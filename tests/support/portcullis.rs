@@ -216,15 +216,26 @@ impl Portcullis {
         text
     }
 
-    /// The value of one series, written as in the text; 0 if it is not there yet.
+    /// The value of one series, written as in the text, which must be there.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
+        self.find_metric(series)
+            .unwrap_or_else(|| panic!("no {series} in\n{}", self.metrics()))
+    }
+
+    /// The same, or 0 for one that is there from its first event on.
+    #[track_caller]
+    pub fn metric_or_zero(&self, series: &str) -> f64 {
+        self.find_metric(series).unwrap_or(0.0)
+    }
+
+    /// The value of one series, if it is there.
+    #[track_caller]
+    pub fn find_metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();
         let values = text.lines().filter_map(|line| line.rsplit_once(' '));
         let mut values = values.filter(|(name, _)| *name == series);
-        values
-            .next()
-            .map_or(0.0, |(_, value)| value.parse().unwrap())
+        values.next().map(|(_, value)| value.parse().unwrap())
     }
 
     /// Status and content of the readiness page.
