@@ -50,15 +50,17 @@ pub async fn measure(kinds: &[Kind], house: &House, count: usize, results: &mut 
                 row.push("–".to_owned());
                 continue;
             };
-            let before = processes.resident();
-            match open(count, door, after, address).await {
-                Ok(mut sessions) => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    let weight = processes.resident().saturating_sub(before) as f64;
-                    let weight = weight / 1024.0 / count as f64;
-                    if let Err(error) = still_held(&mut sessions).await {
-                        failures.push_str(&format!("\n{}, {name}: {error}.\n", kind.name()));
-                    }
+            let weigh = async {
+                let before = processes.resident();
+                let mut sessions = open(count, door, after, address).await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let weight = processes.resident().saturating_sub(before) as f64;
+                // Those that are gone weigh nothing.
+                still_held(&mut sessions).await?;
+                io::Result::Ok(weight / 1024.0 / count as f64)
+            };
+            match weigh.await {
+                Ok(weight) => {
                     results.add_figure(name, kind, weight);
                     row.push(report::figure(Some(weight)));
                 }
