@@ -221,6 +221,12 @@ impl Postfix {
         log.lines().filter(|line| line.contains(" client=")).count()
     }
 
+    /// How many connections it has had from 127.0.0.1, where the program comes from.
+    pub fn connections(&self) -> usize {
+        let log = self.log();
+        log.matches(": connect from unknown[127.0.0.1]").count()
+    }
+
     fn delivered(&self) -> Vec<PathBuf> {
         let Ok(folder) = fs::read_dir(self.folder.path().join("mail/box/new")) else {
             return Vec::new();
