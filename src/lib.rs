@@ -54,9 +54,13 @@
 //! - Landlock restricts files, by folders, and signals: rules for ports would stand
 //!   in the way of a reload, rules for single files in that of a renewed certificate.
 //!   Only files in the root have rules of their own.
-//! - A transaction that broke stays broken until it is ended: commands that the
-//!   client had pipelined behind the break get the same answer, so that no 503
-//!   turns a temporary failure into a bounce.
+//! - A transaction that broke, or whose MAIL went no further, stays so until it is
+//!   ended: commands that the client had pipelined behind it get the same answer, so
+//!   that no 503 turns a temporary failure into a bounce.
+//! - Between the chunks of a message the client is on the clock as inside a body,
+//!   whatever commands it sends meanwhile.
+//! - Our trace field goes where no first line of the sender's can continue it:
+//!   behind an mbox separator, and parted by an empty line from what is no field.
 //! - A recipient's source route is refused to strangers and never printed
 //!   (RFC 5321 appendix F.2 lets it be ignored).
 
