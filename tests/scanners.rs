@@ -233,6 +233,11 @@ async fn spamd_learns_the_envelope_and_the_client() {
         (
             "client.test",
             "bob@example.org",
+            "\t(envelope-from <forged@sender.test>)\r\n",
+        ),
+        (
+            "client.test",
+            "bob@example.org",
             "X-Sender: forged@sender.test\r\nReceived: x (fetchmail)\r\n",
         ),
         ("Envelope-From=forged.test", "bob@example.org", ""),

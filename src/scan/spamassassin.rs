@@ -89,13 +89,19 @@ impl Spamassassin {
     /// When spamd cannot be reached, breaks off, reports a failure or is
     /// unintelligible.
     pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
-        let hop = hop_with_envelope(&String::from_utf8_lossy(message.hop), message.sender);
+        let mut hop = hop_with_envelope(&String::from_utf8_lossy(message.hop), message.sender);
+        let mut body = message.body.reader();
+        let first = body.next().await?.unwrap_or_default();
+        if matches!(first.first(), Some(b' ' | b'\t')) {
+            // It would continue the field.
+            hop.push_str("\r\n");
+        }
         let head = self.head(message, &hop);
         let (reader, mut writer) = tokio::io::split(self.address.connect().await?);
         let saying = async {
             writer.write_all(head.as_bytes()).await?;
             writer.write_all(hop.as_bytes()).await?;
-            let mut body = message.body.reader();
+            writer.write_all(&first).await?;
             while let Some(piece) = body.next().await? {
                 writer.write_all(&piece).await?;
             }

@@ -62,9 +62,9 @@ impl Crew {
     }
 }
 
-/// Threads of one hand for what blocks, that is names that are looked up and files
-/// of the spool, of which fewer are worked on at once.
-const HELPERS_MAX: usize = 32;
+/// Threads of one hand for what blocks: files of the spool, of which far fewer are
+/// worked on at once, and names that are looked up, which must leave room for them.
+const HELPERS_MAX: usize = 128;
 
 impl Hand {
     fn new() -> io::Result<Self> {

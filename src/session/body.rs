@@ -34,6 +34,9 @@ const BUFFER: usize = 16 * 1024;
 /// The same, of a client that has sent more than [`BUFFER`] at once.
 const LARGE_BUFFER: usize = 64 * 1024;
 
+/// Whatever comes is the body's, if its length is not told.
+const ALL: u64 = u64::MAX;
+
 /// Whoever is silent for longer gives back the buffer for reading.
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -128,9 +131,10 @@ impl Pace {
         Ok(())
     }
 
-    /// Waits for octets of the client. May be dropped without loss. Replies go out
-    /// first: the client may wait for them before it sends a chunk (RFC 2920 3.2).
-    async fn fill(&mut self, client: &mut Client) -> Result<(), Moved> {
+    /// Waits for octets of the client, of which so many at most are still the body's:
+    /// what lies behind them earns nothing yet. May be dropped without loss. Replies go
+    /// out first: the client may wait for them before it sends a chunk (RFC 2920 3.2).
+    async fn fill(&mut self, client: &mut Client, left: u64) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
         let patience = self.patience();
         let mut filled = timeout(patience.min(PROMPT), more(client)).await;
@@ -142,7 +146,7 @@ impl Pace {
         match filled {
             Ok(Ok(())) => {
                 let came = client.buffered().len().saturating_sub(before);
-                self.earn(u64::try_from(came).unwrap_or(u64::MAX));
+                self.earn(u64::try_from(came).unwrap_or(u64::MAX).min(left));
                 Ok(())
             }
             Ok(Err(ClientError::TimedOut)) | Err(_) => Err(Moved::TooSlow),
@@ -272,7 +276,7 @@ pub(super) async fn relay(
     let mut wire = Vec::new();
     if !trace.is_empty() {
         let begins = |octets: &[u8]| Front::of(octets, Form::Data, true);
-        let front = match look(client, &mut outlet, &mut pace, begins).await {
+        let front = match look(client, &mut outlet, &mut pace, ALL, begins).await {
             Ok(front) => front,
             Err(moved) => return Relayed { moved, octets: 0 },
         };
@@ -321,7 +325,7 @@ pub(super) async fn relay(
         if wire.is_empty() && wire.capacity() > BUFFER {
             wire = Vec::new();
         }
-        if let Err(moved) = wait(client, &mut outlet, &mut pace).await {
+        if let Err(moved) = wait(client, &mut outlet, &mut pace, ALL).await {
             outlet.close(Moved::Gone);
             return Relayed {
                 moved,
@@ -341,6 +345,7 @@ async fn look(
     client: &mut Client,
     outlet: &mut Outlet<'_>,
     pace: &mut Pace,
+    left: u64,
     begins: impl Fn(&[u8]) -> Option<Front>,
 ) -> Result<Front, Moved> {
     loop {
@@ -348,7 +353,7 @@ async fn look(
             return Ok(front);
         }
         client.reserve(BUFFER);
-        if let Err(moved) = wait(client, outlet, pace).await {
+        if let Err(moved) = wait(client, outlet, pace, left).await {
             outlet.close(Moved::Gone);
             return Err(moved);
         }
@@ -361,10 +366,15 @@ fn room(came: usize) -> usize {
 }
 
 /// Waits for more of the client, and listens to the backend meanwhile.
-async fn wait(client: &mut Client, outlet: &mut Outlet<'_>, pace: &mut Pace) -> Result<(), Moved> {
+async fn wait(
+    client: &mut Client,
+    outlet: &mut Outlet<'_>,
+    pace: &mut Pace,
+    left: u64,
+) -> Result<(), Moved> {
     let word = tokio::select! {
         biased;
-        filled = pace.fill(client) => return filled,
+        filled = pace.fill(client, left) => return filled,
         word = outlet.early_word() => word,
     };
     outlet.close(word);

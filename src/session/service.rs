@@ -155,7 +155,7 @@ impl Service {
             newline: settings.bare_newline,
             pause_max: *settings.timeout_data,
             rate_min: settings.data_rate_min,
-            grace: settings.data_rate_grace,
+            grace: *settings.data_rate_grace,
         }
     }
 }

@@ -33,7 +33,7 @@ section! {
         /// Slowest accepted body in bytes/s, measured once the grace is over; `0` for no bound.
         data_rate_min: u64 = "500", example "1000";
         /// How long a body may be slower than `DATA_RATE_MIN`.
-        data_rate_grace: Duration = "30s", example "1min";
+        data_rate_grace: Positive<Duration> = "30s", example "1min";
         /// Longest command line in octets, its CRLF included (AUTH lines: 12288, RFC 4954).
         line_max: LineMax = "2048", example "1000";
         /// Longest line of a message in octets, its CRLF included. RFC 5321 4.5.3.1.6 says 1000, yet honest mail breaks it daily; set it for a backend that cannot bear more (CHUNKING is not offered then).

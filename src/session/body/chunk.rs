@@ -35,7 +35,7 @@ pub(in crate::session) async fn relay_chunk(
             let chunk = octets.get(..size).unwrap_or(octets);
             Front::of(chunk, Form::Chunk, chunk.len() < size)
         };
-        let front = match look(client, &mut outlet, pace, begins).await {
+        let front = match look(client, &mut outlet, pace, left, begins).await {
             Ok(front) => front,
             Err(moved) => return Relayed { moved, octets: 0 },
         };
@@ -78,7 +78,7 @@ pub(in crate::session) async fn relay_chunk(
             break;
         }
         client.reserve(room(here));
-        if let Err(moved) = wait(client, &mut outlet, pace).await {
+        if let Err(moved) = wait(client, &mut outlet, pace, left).await {
             outlet.close(Moved::Gone);
             return Relayed {
                 moved,
@@ -118,6 +118,6 @@ pub(in crate::session) async fn discard(
         if left == 0 {
             return Ok(());
         }
-        pace.fill(client).await?;
+        pace.fill(client, left).await?;
     }
 }

@@ -1,6 +1,6 @@
 //! Where our trace field goes in a message that passes as it comes: on top, but
-//! behind an mbox separator, which servers look for nowhere else, and with an
-//! empty line behind it where the message has no header section of its own.
+//! behind an mbox separator, which servers look for nowhere else and in no chunk,
+//! and with an empty line behind it where no header section is known to follow.
 //!
 //! Must never let the sender's first line continue a field that bears our name.
 
@@ -38,7 +38,8 @@ impl Front {
         if first.end == 0 && more {
             return None;
         }
-        if !(is_separator(first.text(form)) && first.is_proper) {
+        let is_led = form == Form::Data && first.is_proper && is_separator(first.text(form));
+        if !is_led {
             return Some(Self {
                 separator: 0,
                 parted: !first.begins_header(form),
@@ -98,11 +99,12 @@ impl<'a> Line<'a> {
     }
 
     /// Whether fields may stand right before it: it is one, or empty, or the end
-    /// of the message, or may become a field when the rest of it comes.
+    /// of the message, or may become a field when the rest of it comes. One of which
+    /// nothing has come may become anything.
     fn begins_header(&self, form: Form) -> bool {
         let text = self.text(form);
         let may_become = || self.end == 0 && is_field(&[text, b":"].concat());
-        text.is_empty() || is_field(text) || may_become()
+        (text.is_empty() && self.end > 0) || is_field(text) || may_become()
     }
 }
 
@@ -156,15 +158,26 @@ mod tests {
             ("\t", at(0, true)),
             ("From bob", at(0, true)),
             (".\r\n", at(0, true)),
-            ("From bob Mon\r\nSub", at(14, false)),
-            ("From bob Mon\r\n ", at(14, true)),
-            ("From bob Mon\r\n", at(14, false)),
+            ("", at(0, true)),
+            ("From bob Mon\r\nSubject: x\r\n", at(0, true)),
+            ("From bob Mon\r\n", at(0, true)),
         ] {
             assert_eq!(
                 Front::of(octets.as_bytes(), Form::Chunk, false),
                 front,
                 "{octets:?}"
             );
+        }
+        for (line, second, parted) in [
+            ("From ", "", true),
+            ("From ", "Sub", false),
+            ("From ", ".", true),
+        ] {
+            let name = "x".repeat(ENOUGH - line.len() - second.len() - 2);
+            let octets = format!("{line}{name}\r\n{second}");
+            let separator = ENOUGH - second.len();
+            let front = Front::of(octets.as_bytes(), Form::Data, true);
+            assert_eq!(front, at(separator, parted), "{second:?}");
         }
         let long = "x".repeat(ENOUGH);
         assert_eq!(Front::of(long.as_bytes(), Form::Data, true), at(0, false));

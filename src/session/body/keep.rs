@@ -4,7 +4,7 @@
 //! is read on to its true end all the same, so that what follows it is never
 //! taken for commands.
 
-use super::{BUFFER, Limits, PATIENCE_FACTOR, Pace, room};
+use super::{ALL, BUFFER, Limits, PATIENCE_FACTOR, Pace, room};
 use crate::session::client::Client;
 use crate::session::machine::{Moved, Spooled};
 use crate::smtp::bdat::ChunkChecker;
@@ -89,7 +89,7 @@ pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits
             return Kept::Lost(Spooled::Endless, decoder.size());
         }
         client.reserve(room(decoded.taken));
-        if let Err(moved) = pace.fill(client).await {
+        if let Err(moved) = pace.fill(client, ALL).await {
             return Kept::Lost(broken_off(&moved), decoder.size());
         }
     }
@@ -131,7 +131,7 @@ pub(in crate::session) async fn keep_chunk(
             break;
         }
         client.reserve(room(here));
-        if let Err(moved) = pace.fill(client).await {
+        if let Err(moved) = pace.fill(client, left).await {
             return Kept::Lost(broken_off(&moved), bdat.size.saturating_sub(left));
         }
     }
