@@ -125,6 +125,9 @@ pub struct Xclient(Vec<String>);
 /// Postfix takes no more than 512 octets with the CRLF.
 const LINE_MAX: usize = 510;
 
+/// Nor does it take longer values, as they are encoded, octets.
+const VALUE_MAX: usize = 255;
+
 impl Xclient {
     /// The commands that carry all attributes in `listed`; several when one
     /// would be too long.
@@ -166,7 +169,8 @@ fn value(client: &Client, attribute: &str, naming: Naming) -> Option<String> {
         "PORT" => Some(client.source.port().to_string()),
         "DESTADDR" => Some(address(client.destination.ip())),
         "DESTPORT" => Some(client.destination.port().to_string()),
-        "HELO" => Some(xtext::encode(client.hello.as_str())),
+        // The EHLO that follows carries it, too.
+        "HELO" => Some(xtext::encode(client.hello.as_str())).filter(|name| name.len() <= VALUE_MAX),
         "PROTO" => Some(match client.protocol {
             Dialect::Smtp => "SMTP".to_owned(),
             Dialect::Esmtp => "ESMTP".to_owned(),
@@ -242,9 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn leaves_out_a_name_that_is_too_long_when_encoded() {
+        let listed = listed("ADDR HELO");
+        let named = |name: &str| {
+            let mut client = client("203.0.113.7:1", None);
+            client.hello = HeloName::parse(name).unwrap();
+            Xclient::commands(&client, &listed, Naming::Address)[0].to_string()
+        };
+        assert!(named(&"=".repeat(85)).ends_with(&"+3D".repeat(85)));
+        assert_eq!(named(&"=".repeat(86)), "XCLIENT ADDR=203.0.113.7");
+    }
+
+    #[test]
     fn splits_what_does_not_fit_into_one_command() {
         let mut long = client("203.0.113.7:1", Some(&"+".repeat(150)));
-        long.hello = HeloName::parse(&"=".repeat(100)).unwrap();
+        long.hello = HeloName::parse(&"=".repeat(80)).unwrap();
         let commands = Xclient::commands(&long, &listed("ADDR HELO LOGIN"), Naming::Address);
         assert!(
             commands.len() > 1

@@ -208,7 +208,11 @@ impl Backend {
                 }
                 Err(refused @ OpenError::Refused(_)) => return Err(refused),
                 Err(other) => {
-                    server.went_down();
+                    // What one client brings about must not harm the others; if it
+                    // is the server's own trouble, the next probe will tell.
+                    if !other.may_concern_the_client() {
+                        server.went_down();
+                    }
                     tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
                     error = other;
                 }

@@ -34,8 +34,12 @@ pub enum OpenError {
     #[error(transparent)]
     Lost(#[from] Lost),
     /// It turns Portcullis away, before it knows of any client.
-    #[error("turned away: {0}")]
-    TurnedAway(String),
+    #[error("turned away: {}", .0.text())]
+    TurnedAway(Reply),
+    /// It hangs up (421) once it knows of the client: for the client's sake or
+    /// its own, nobody can tell. Another server may take the client.
+    #[error("hangs up on the client: {}", .0.text())]
+    Closing(Reply),
     /// It refuses this client.
     #[error("client refused: {}", .0.text())]
     Refused(Reply),
@@ -48,8 +52,11 @@ pub enum OpenError {
     /// It broke off, or fell silent, where TLS was to begin.
     #[error("TLS: breaks off at STARTTLS: {0}")]
     TlsBroke(String),
-    /// `CLIENT_INFO=xclient` and it offers none, or refuses it.
-    #[error("XCLIENT is demanded: {0}")]
+    /// `CLIENT_INFO=xclient` demands XCLIENT and it offers none.
+    #[error("offers no XCLIENT, which CLIENT_INFO demands")]
+    NoXclient,
+    /// It does not take what XCLIENT says of this client.
+    #[error("XCLIENT fails: {0}")]
     Xclient(String),
 }
 
@@ -57,6 +64,20 @@ impl OpenError {
     /// Whether it offers TLS and breaks at it: `opportunistic` then goes without.
     pub(super) fn breaks_at_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::TlsBroke(_))
+    }
+
+    /// Whether it may be for this client's sake that the server cannot be used:
+    /// then nothing is known of its use to others.
+    pub(super) fn may_concern_the_client(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Closing(_) | Self::Xclient(_))
+    }
+
+    /// The same from a server that knows of the client.
+    fn knowing_the_client(self) -> Self {
+        match self {
+            Self::TurnedAway(reply) if reply.code() == 421 => Self::Closing(reply),
+            other => other,
+        }
     }
 
     /// Whether it is TLS that stands in the way.
@@ -109,7 +130,12 @@ impl Backend {
             }
             other => other,
         };
-        self.introduce(opened?, client).await
+        let opened = match opened {
+            Err(error) if self.is_introduced(&speaker) => Err(error.knowing_the_client()),
+            other => other,
+        };
+        let introduced = self.introduce(opened?, client).await;
+        introduced.map_err(OpenError::knowing_the_client)
     }
 
     /// Up to the EHLO reply that counts: the one inside TLS if there is TLS.
@@ -169,12 +195,12 @@ impl Backend {
         let greeting = conversation.reply(patience).await?;
         match greeting.code() {
             220 => Ok(conversation),
+            421 => Err(OpenError::TurnedAway(greeting)),
             // With a PROXY header the backend knows whom it refuses.
-            421 => Err(OpenError::TurnedAway(greeting.text())),
             _ if self.is_introduced(speaker) && is_refusal(&greeting) => {
                 Err(OpenError::Refused(greeting))
             }
-            _ => Err(OpenError::TurnedAway(greeting.text())),
+            _ => Err(OpenError::TurnedAway(greeting)),
         }
     }
 
@@ -228,9 +254,9 @@ impl Backend {
         match reply.code() {
             250 => Ok(()),
             // It is busy or going down, whoever the client is: another may serve.
-            421 => Err(OpenError::TurnedAway(reply.text())),
+            421 => Err(OpenError::TurnedAway(reply)),
             _ if is_refusal(&reply) => Err(OpenError::Refused(reply)),
-            _ => Err(OpenError::TurnedAway(reply.text())),
+            _ => Err(OpenError::TurnedAway(reply)),
         }
     }
 
@@ -285,8 +311,7 @@ impl Backend {
         client: &Client,
     ) -> Result<Conversation, OpenError> {
         let chosen = self.settings.client_info.choose(&conversation.keywords);
-        conversation.introduction =
-            chosen.ok_or_else(|| OpenError::Xclient("it is not offered".to_owned()))?;
+        conversation.introduction = chosen.ok_or(OpenError::NoXclient)?;
         if conversation.introduction == Introduction::Xclient {
             match self
                 .xclient(&mut conversation, client, Naming::Address)
@@ -322,8 +347,12 @@ impl Backend {
             match reply.code() {
                 // The protocol says 220; smtp-sink says 250.
                 200..=299 => {}
-                // Unknown, malformed, or not allowed to us.
-                500..=504 | 550 => return Err(OpenError::Xclient(reply.text())),
+                421 => return Err(OpenError::TurnedAway(reply)),
+                // Unknown or malformed.
+                500..=504 => return Err(OpenError::Xclient(reply.text())),
+                550 if !is_about_a_client(&reply) => {
+                    return Err(OpenError::Xclient(reply.text()));
+                }
                 // In the greeting's place: the client that we named is refused.
                 _ if is_refusal(&reply) => return Err(OpenError::Refused(reply)),
                 _ => return Err(OpenError::Xclient(reply.text())),
@@ -336,6 +365,15 @@ impl Backend {
 /// A 4xx or 5xx.
 fn is_refusal(reply: &Reply) -> bool {
     matches!(reply.code(), 400..=599)
+}
+
+/// Whether a 550 to XCLIENT refuses the client that was named, as it would at the
+/// greeting, and not us, who may not name any: Postfix calls that 5.7.0 and Dovecot
+/// 5.7.14.
+fn is_about_a_client(reply: &Reply) -> bool {
+    reply
+        .enhanced()
+        .is_some_and(|code| !matches!((code.subject, code.detail), (7, 0 | 14)))
 }
 
 /// Our end and the other end of a TCP connection.

@@ -192,7 +192,7 @@ async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError
     let mut conversation = match backend.open(&client).await {
         Ok(conversation) => conversation,
         // It knows the client by then, and will have nothing to do with it.
-        Err(OpenError::Refused(reply)) => {
+        Err(OpenError::Refused(reply) | OpenError::Closing(reply)) => {
             return Ok(Probed {
                 seen: Seen::Stranger,
                 answer: Answer::Unclear(words(&reply)),

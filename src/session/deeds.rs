@@ -116,7 +116,9 @@ impl Session<'_> {
                 self.backend = Some(conversation);
                 Event::Connected(Ok(link))
             }
-            Err(OpenError::Refused(reply)) => Event::Connected(Err(Unavailable::Refused(reply))),
+            Err(OpenError::Refused(reply) | OpenError::Closing(reply)) => {
+                Event::Connected(Err(Unavailable::Refused(reply)))
+            }
             Err(error) => {
                 tracing::warn!(session = %self.id, %error, "no backend for this session");
                 Event::Connected(Err(if error.is_tls() {

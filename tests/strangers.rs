@@ -1,0 +1,127 @@
+//! A backend treats clients differently: what it makes of one must cost the others
+//! nothing, and what it tells one must be its own word.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(clippy::string_slice, unreachable_pub)]
+
+mod support;
+
+use std::net::Ipv4Addr;
+
+use support::{Act, Learns, Options, Portcullis, Postfix, Scripted, Smtp};
+
+/// The client of whom the backend thinks little; the proxy's address is 127.0.0.1.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 8);
+
+fn greeted(portcullis: &Portcullis, name: &str) -> Smtp {
+    let mut client = Smtp::connect_from(STRANGER, portcullis.mx);
+    client.expect("220");
+    client.ask(&format!("EHLO {name}"), "250");
+    client
+}
+
+/// As ready as before, and others are served.
+#[track_caller]
+fn assert_unmoved(portcullis: &Portcullis) {
+    let (status, body) = portcullis.ready();
+    assert_eq!(status, 200, "{body}");
+    let mut other = Smtp::greeted(portcullis.mx);
+    other.ask("MAIL FROM:<ann@sender.test>", "250");
+}
+
+/// XCLIENT values have a length, which Postfix holds them to in their encoded form.
+#[test]
+fn a_name_that_xclient_cannot_carry_costs_nobody_anything() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let name = "=".repeat(100);
+    let mut client = greeted(&portcullis, &name);
+    client.ask("MAIL FROM:<ann@sender.test>", "250");
+    client.ask("RCPT TO:<bob@example.org>", "250");
+    let log = postfix.log();
+    assert!(log.contains(&format!("helo=<{name}>")), "{log}");
+    assert!(log.contains("from unknown[127.0.0.8]"), "{log}");
+    assert_unmoved(&portcullis);
+}
+
+#[test]
+fn a_client_over_a_limit_of_the_backend_hears_of_it_and_leaves_the_backend_up() {
+    for version in ["proxy-v1", "proxy-v2"] {
+        let postfix = Postfix::start(Options {
+            learns: Learns::ByProxyHeader,
+            extra: "smtpd_client_connection_count_limit = 1\n\
+                    smtpd_client_event_limit_exceptions =\n",
+            ..Options::default()
+        });
+        let portcullis = Portcullis::before(&postfix, &[("CLIENT_INFO", version)]);
+        let mut first = greeted(&portcullis, "one.test");
+        first.ask("MAIL FROM:<ann@sender.test>", "250");
+        let mut second = greeted(&portcullis, "two.test");
+        let reply = second.ask("MAIL FROM:<ann@sender.test>", "421 4.7.0");
+        assert!(reply.contains("too many connections"), "{reply}");
+        assert_eq!(second.rest(), "");
+        assert_unmoved(&portcullis);
+    }
+}
+
+#[test]
+fn a_client_whom_the_backend_refuses_at_once_hears_its_word() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_delay_reject = no\n\
+                smtpd_client_restrictions = check_client_access inline:{ {127.0.0.8 = 550 go away} }\n",
+        ..Options::default()
+    });
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = greeted(&portcullis, "bad.test");
+    let reply = client.ask("MAIL FROM:<ann@sender.test>", "550 5.7.1");
+    assert!(reply.contains("go away"), "{reply}");
+    assert_unmoved(&portcullis);
+}
+
+/// What a server says to XCLIENT, and what the client hears of it.
+#[test]
+fn nothing_that_a_server_says_to_xclient_takes_it_down() {
+    let ehlo = Act::Say("250-scripted.test\r\n250 XCLIENT ADDR");
+    for (said, heard) in [
+        ("220 go on", "250"),
+        ("250 go on", "250"),
+        ("550 5.7.1 not you", "550 5.7.1 not you"),
+        ("450 4.7.1 later", "450 4.7.1 later"),
+        ("421 4.7.0 too often", "421 4.7.0 too often"),
+        // Portcullis itself is meant: no client shall lose its mail by that.
+        ("550 5.7.0 insufficient authorization", "451 4.4.1"),
+        ("550 who are you", "451 4.4.1"),
+        ("501 5.5.4 bad value", "451 4.4.1"),
+    ] {
+        let acts = [Act::Say(said)];
+        let rules: [(&str, &[Act]); 2] =
+            [("EHLO", std::slice::from_ref(&ehlo)), ("XCLIENT", &acts)];
+        let backend = Scripted::start(&rules);
+        let portcullis = Portcullis::guarding(backend.address, &[]);
+        portcullis.log_with("backend probed");
+        let mut client = greeted(&portcullis, "client.test");
+        client.ask("MAIL FROM:<ann@sender.test>", heard);
+        assert_eq!(portcullis.ready().0, 200, "{said}");
+    }
+}
+
+/// Another server may have room for the client.
+#[test]
+fn a_client_whom_one_server_sends_away_is_taken_to_the_next() {
+    let ehlo = Act::Say("250-scripted.test\r\n250 XCLIENT ADDR");
+    let acts = [Act::Say("421 4.7.0 too often"), Act::Close];
+    let full = Scripted::start(&[("EHLO", std::slice::from_ref(&ehlo)), ("XCLIENT", &acts)]);
+    let free = Scripted::start(&[]);
+    let both = format!("{}, {}", full.address, free.address);
+    let portcullis = Portcullis::guarding(full.address, &[("BACKEND", both.as_str())]);
+    portcullis.log_with("backend probed");
+    for _ in 0..2 {
+        let mut client = greeted(&portcullis, "client.test");
+        client.ask("MAIL FROM:<ann@sender.test>", "250");
+    }
+    assert_eq!(portcullis.ready().0, 200);
+}
