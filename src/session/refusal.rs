@@ -53,7 +53,7 @@ pub enum Refusal {
     BackendGone,
     /// The backend's TLS is not what `BACKEND_TLS` demands.
     BackendTls,
-    /// The backend no longer offers what it offered at the last probe.
+    /// The backend does not offer to this client what it offered to the last probe.
     BackendChanged,
     /// The backend said something that the machine did not ask for.
     BackendNonsense,
@@ -299,7 +299,7 @@ impl Refusal {
                 4,
                 3,
                 5,
-                "The mail server no longer offers this; say EHLO again",
+                "The mail server does not offer this now; try again later, or without it",
             ),
             Self::BackendNonsense => (
                 421,

@@ -116,14 +116,23 @@ impl Machine {
         }
     }
 
-    /// The RCPT command for the backend; `None` when a parameter would be lost.
+    /// The RCPT command for the backend; `None` when a parameter that carries
+    /// meaning would be lost. ORCPT alone carries none: it is for delivery reports,
+    /// and to a server that makes none of them it is not said (RFC 3461 5.2.2).
     pub(super) fn rcpt_printable(&self, rcpt: &Rcpt) -> Option<Rcpt> {
-        let dsn = self
+        let reports = self
             .link
             .as_ref()
             .is_some_and(|link| link.keywords.contains("DSN"));
-        let fits = rcpt.parameters == RcptParameters::default() || dsn;
-        fits.then(|| without_route(rcpt))
+        let printed = without_route(rcpt);
+        match rcpt.parameters.notify {
+            _ if reports => Some(printed),
+            Some(_) => None,
+            None => Some(Rcpt {
+                parameters: RcptParameters::default(),
+                ..printed
+            }),
+        }
     }
 
     fn unavailable(&mut self, phase: Phase, wish: &Wish, unavailable: Unavailable) -> Step {

@@ -289,7 +289,6 @@ impl Machine {
             Some(Body::EightBitMime | Body::BinaryMime) => return None,
         };
         let lost = (given.smtputf8 && !keywords.contains("SMTPUTF8"))
-            || ((given.ret.is_some() || given.envid.is_some()) && !keywords.contains("DSN"))
             || (given.requiretls && !keywords.contains("REQUIRETLS"));
         if lost {
             return None;
@@ -304,12 +303,16 @@ impl Machine {
                 None => Submitter::Unknown,
             });
         let size = given.size.filter(|_| keywords.contains("SIZE"));
+        // They only matter to delivery reports (RFC 3461 4.3, 4.4).
+        let reports = keywords.contains("DSN");
         Some(Mail {
             from: mail.from.clone(),
             parameters: MailParameters {
                 size,
                 body,
                 auth,
+                ret: given.ret.filter(|_| reports),
+                envid: given.envid.clone().filter(|_| reports),
                 ..given.clone()
             },
         })

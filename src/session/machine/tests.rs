@@ -5,6 +5,7 @@ mod breaks;
 mod chunks;
 mod events;
 mod limits;
+mod reports;
 mod sign_in;
 
 use super::*;
