@@ -82,6 +82,56 @@ fn a_client_whom_the_backend_refuses_at_once_hears_its_word() {
     assert_unmoved(&portcullis);
 }
 
+/// Delivery reports for nobody but the proxy's own network, as Postfix's DSN_README
+/// has it.
+const REPORTS_FOR_OURS: &str = "smtpd_discard_ehlo_keyword_address_maps = \
+    cidr:{ {127.0.0.1 silent-discard}, {0.0.0.0/0 silent-discard, dsn} }\n";
+
+#[test]
+fn nobody_is_offered_what_the_backend_withholds_from_strangers() {
+    for (learns, by) in [
+        (Learns::ByXclient, "xclient"),
+        (Learns::ByProxyHeader, "proxy-v2"),
+    ] {
+        let postfix = Postfix::start(Options {
+            learns,
+            extra: REPORTS_FOR_OURS,
+            ..Options::default()
+        });
+        let portcullis = Portcullis::before(&postfix, &[("CLIENT_INFO", by)]);
+        let mut client = greeted(&portcullis, "client.test");
+        let offer = client.ask("EHLO client.test", "250");
+        assert!(!offer.contains("DSN"), "{by}: {offer}");
+        assert!(offer.contains("CHUNKING"), "{by}: {offer}");
+        portcullis.log_with("withholds");
+    }
+}
+
+/// Then nobody knows what it withholds, until a client finds out.
+#[test]
+fn a_backend_that_sends_a_stranger_away_offers_what_it_did_and_mail_passes() {
+    let refusal = "smtpd_delay_reject = no\n\
+        smtpd_client_restrictions = check_client_access inline:{ {192.0.2.1 = REJECT} }\n";
+    let postfix = Postfix::start(Options {
+        extra: &format!("{REPORTS_FOR_OURS}{refusal}"),
+        ..Options::default()
+    });
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = greeted(&portcullis, "client.test");
+    let offer = client.ask("EHLO client.test", "250");
+    assert!(offer.contains("DSN"), "{offer}");
+    client.ask("MAIL FROM:<ann@sender.test> RET=HDRS ENVID=x", "250");
+    client.ask(
+        "RCPT TO:<bob@example.org> ORCPT=rfc822;b@example.org",
+        "250",
+    );
+    client.ask("RCPT TO:<eve@example.org> NOTIFY=SUCCESS", "451 4.3.5");
+    client.ask("DATA", "354");
+    client.send(b"Subject: reports\r\n\r\n.\r\n");
+    client.expect("250");
+    assert_unmoved(&portcullis);
+}
+
 /// What a server says to XCLIENT, and what the client hears of it.
 #[test]
 fn nothing_that_a_server_says_to_xclient_takes_it_down() {

@@ -4,11 +4,11 @@
 //! name must not become a command.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::settings::Value;
 use crate::smtp::ehlo::Keywords;
-use crate::smtp::path::HeloName;
+use crate::smtp::path::{AddressError, HeloName};
 use crate::smtp::xtext;
 
 /// `CLIENT_INFO`: how the backend shall learn of the client.
@@ -95,6 +95,31 @@ pub struct Client {
     pub protocol: Dialect,
     /// Who signed in on an earlier connection of the same session.
     pub login: Option<String>,
+}
+
+/// Somebody whom no server knows: these networks are for examples (RFC 5737).
+pub const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
+
+/// Where [`STRANGER`] connected to.
+const DESTINATION: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
+
+/// An address literal, since a server may look a name up (RFC 5321 4.1.3).
+const HELLO: &str = "[192.0.2.1]";
+
+impl Client {
+    /// [`STRANGER`].
+    ///
+    /// # Errors
+    /// None: its name is one.
+    pub fn stranger() -> Result<Self, AddressError> {
+        Ok(Self {
+            source: STRANGER,
+            destination: DESTINATION,
+            hello: HeloName::parse(HELLO)?,
+            protocol: Dialect::Esmtp,
+            login: None,
+        })
+    }
 }
 
 /// HELO or EHLO, in the words of XCLIENT.

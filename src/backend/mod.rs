@@ -11,7 +11,7 @@ mod open;
 mod probe;
 
 pub use conversation::{Conversation, Lost};
-pub use introduce::{Client, ClientInfo, Dialect, Introduction};
+pub use introduce::{Client, ClientInfo, Dialect, Introduction, STRANGER};
 pub use open::OpenError;
 pub use probe::{Probed, TlsState};
 
@@ -44,7 +44,7 @@ crate::settings::section! {
         backend_tls_name: Option<String>, example "mail.example.org";
         /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it, else `received`.
         client_info: ClientInfo = "auto", example "xclient";
-        /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT).
+        /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT); one that learns of clients is visited once more as the stranger 192.0.2.1.
         backend_probe_interval: Positive<Duration> = "1min", example "5min";
         /// Connecting to the backend, up to its greeting.
         timeout_backend_connect: Positive<Duration> = "10s", example "5s";
@@ -137,17 +137,15 @@ impl Backend {
         })
     }
 
-    /// What all servers that answered their last probe offer. `None` when
-    /// none ever did.
+    /// What all servers that answered their last probe offer to clients. `None`
+    /// when none ever did.
     pub fn keywords(&self) -> Option<Arc<Keywords>> {
         let mut known = self
             .servers
             .iter()
             .filter_map(|server| server.probed.load_full());
-        let first = Arc::clone(&known.next()?.keywords);
-        Some(known.fold(first, |all, probed| {
-            all.intersection(&probed.keywords).into()
-        }))
+        let first = Arc::clone(&known.next()?.offer);
+        Some(known.fold(first, |all, probed| all.intersection(&probed.offer).into()))
     }
 
     /// The servers by address, and how they are. Asks nobody.

@@ -263,7 +263,7 @@ impl Backend {
     /// The same keywords as a probe found are held once for all sessions.
     fn shared(&self, keywords: Keywords) -> Arc<Keywords> {
         let probed = self.servers.iter().filter_map(|it| it.probed.load_full());
-        let mut known = probed.map(|probed| Arc::clone(&probed.keywords));
+        let mut known = probed.flat_map(|it| [Arc::clone(&it.offer), Arc::clone(&it.keywords)]);
         let same = known.find(|known| **known == keywords);
         same.unwrap_or_else(|| keywords.into())
     }

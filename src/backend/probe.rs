@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::introduce::Introduction;
+use super::introduce::{Client, Introduction};
 use super::open::{Encryption, OpenError, Speaker};
 use super::{Backend, Server};
 use crate::smtp::ehlo::Keywords;
@@ -14,8 +14,12 @@ use crate::tls::{BackendTls, TlsDetails};
 /// What a probe found.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// What the server offers, inside TLS if there is TLS.
+    /// What the server offers to Portcullis, inside TLS if there is TLS.
     pub keywords: Arc<Keywords>,
+    /// What it offers to clients: nothing that it withholds from a stranger.
+    pub(super) offer: Arc<Keywords>,
+    /// What it offered to a stranger when it last let one in.
+    to_strangers: Option<Arc<Keywords>>,
     /// What it makes of TLS.
     pub tls: TlsState,
     /// How it will learn of clients; `None` when it cannot as demanded.
@@ -41,14 +45,47 @@ impl Probed {
         matches!(self.tls, TlsState::Breaks(_))
     }
 
+    /// With what the server offers to strangers.
+    fn with(self, to_strangers: Option<Arc<Keywords>>) -> Self {
+        let offer = match &to_strangers {
+            Some(theirs) => offer(&self.keywords, theirs).into(),
+            None => Arc::clone(&self.keywords),
+        };
+        Self {
+            offer,
+            to_strangers,
+            ..self
+        }
+    }
+
+    /// Keywords that the server lets Portcullis see and no stranger. XCLIENT is
+    /// always one.
+    fn withheld(&self) -> Vec<&str> {
+        let keywords = self.keywords.iter().map(|(keyword, _)| keyword);
+        let withheld = keywords.filter(|keyword| !self.offer.contains(keyword));
+        withheld.filter(|keyword| *keyword != "XCLIENT").collect()
+    }
+
     /// The part that a log line is worth when it changes.
-    fn summary(&self) -> (String, String, Option<Introduction>) {
+    fn summary(&self) -> (String, String, String, Option<Introduction>) {
         (
             self.keywords.to_string(),
+            self.offer.to_string(),
             self.tls.to_string(),
             self.introduction,
         )
     }
+}
+
+/// What `ours` and `theirs` have in common, so that no client is promised what it is
+/// refused later. Signing in is another matter: a server that lets some do it and
+/// others not says so to whoever tries.
+fn offer(ours: &Keywords, theirs: &Keywords) -> Keywords {
+    let mut both = ours.intersection(theirs);
+    if let Some(mechanisms) = ours.get("AUTH") {
+        both.insert("AUTH", mechanisms);
+    }
+    both
 }
 
 impl fmt::Display for TlsState {
@@ -73,7 +110,18 @@ impl Backend {
         match looked.await.unwrap_or(Err(OpenError::TimedOut)) {
             Ok(probed) => {
                 server.came_up();
-                if before.is_none_or(|before| before.summary() != probed.summary()) {
+                let to_strangers = match probed.introduction {
+                    Some(Introduction::Xclient | Introduction::Proxy) => {
+                        let seen_before = || before.as_ref()?.to_strangers.clone();
+                        self.as_stranger(server).await.or_else(seen_before)
+                    }
+                    Some(Introduction::Received | Introduction::None) | None => None,
+                };
+                let probed = probed.with(to_strangers);
+                if before
+                    .as_ref()
+                    .is_none_or(|before| before.summary() != probed.summary())
+                {
                     report(server, &probed);
                 }
                 server.probed.store(Some(Arc::new(probed)));
@@ -83,6 +131,25 @@ impl Backend {
                 // What it offered is kept: it is likely to offer the same when it is back.
                 tracing::warn!(backend = %server.address, %error, "backend does not answer its probe");
             }
+        }
+    }
+
+    /// What the server offers to somebody whom it does not know; `None` when it
+    /// does not let him in.
+    async fn as_stranger(&self, server: &Server) -> Option<Arc<Keywords>> {
+        let stranger = Client::stranger().ok()?;
+        let opened = self.open_server(server, &stranger);
+        match timeout(*self.settings.timeout_backend_connect, opened).await {
+            Ok(Ok(conversation)) => {
+                let keywords = conversation.keywords.clone();
+                conversation.quit().await;
+                Some(keywords)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(backend = %server.address, %error, "backend lets no stranger in");
+                None
+            }
+            Err(_) => None,
         }
     }
 
@@ -110,6 +177,8 @@ impl Backend {
         conversation.quit().await;
         Ok(Probed {
             introduction: self.settings.client_info.choose(&keywords),
+            offer: Arc::clone(&keywords),
+            to_strangers: None,
             keywords,
             tls,
         })
@@ -126,7 +195,48 @@ fn report(server: &Server, probed: &Probed) {
             tracing::error!(%backend, %keywords, %tls, "backend offers no XCLIENT, which CLIENT_INFO demands")
         }
     }
+    let withheld = probed.withheld().join(", ");
+    if !withheld.is_empty() {
+        tracing::info!(%backend, withheld, "backend withholds keywords from strangers; no client is offered them");
+    }
     if let TlsState::Breaks(reason) = &probed.tls {
         tracing::warn!(%backend, reason, "backend offers STARTTLS and breaks at it; mail to it goes in plain text");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keywords(lines: &[&str]) -> Arc<Keywords> {
+        let mut keywords = Keywords::new();
+        for line in lines {
+            let mut words = line.split(' ');
+            keywords.insert(words.next().unwrap(), words);
+        }
+        keywords.into()
+    }
+
+    fn probed(ours: &[&str], to_strangers: Option<&[&str]>) -> Probed {
+        let probed = Probed {
+            keywords: keywords(ours),
+            offer: Arc::default(),
+            to_strangers: None,
+            tls: TlsState::NotOffered,
+            introduction: Some(Introduction::Xclient),
+        };
+        probed.with(to_strangers.map(keywords))
+    }
+
+    #[test]
+    fn offers_what_it_offers_to_strangers_too_and_auth_in_any_case() {
+        let ours = ["SIZE 100", "DSN", "AUTH PLAIN", "XCLIENT ADDR", "8BITMIME"];
+        let with_stranger = probed(&ours, Some(&["8BITMIME", "SIZE 50", "SMTPUTF8"]));
+        let offer = ["SIZE 50", "8BITMIME", "AUTH PLAIN"];
+        assert_eq!(with_stranger.offer, keywords(&offer));
+        assert_eq!(with_stranger.withheld(), ["DSN"]);
+        let without = probed(&ours, None);
+        assert_eq!(without.offer, without.keywords);
+        assert!(without.withheld().is_empty());
     }
 }

@@ -5,21 +5,13 @@
 //! Never DATA: there is no message that could be delivered.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Fault, Finding};
-use crate::backend::{Backend, Client, Conversation, Dialect, Introduction, Lost, OpenError};
+use crate::backend::{Backend, Client, Conversation, Introduction, Lost, OpenError, STRANGER};
 use crate::policy::{self, Mode, Relay};
 use crate::smtp::command::{Command, CommandError};
-use crate::smtp::path::{AddressError, HeloName};
+use crate::smtp::path::AddressError;
 use crate::smtp::reply::Reply;
-
-/// Somebody whom no server knows: these networks are for examples (RFC 5737).
-const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
-const DESTINATION: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
-
-/// An address literal, since a server may look a name up (RFC 5321 4.1.3).
-const HELLO: &str = "[192.0.2.1]";
 
 /// Tried in turn: some servers take no null reverse-path.
 const SENDERS: [&str; 2] = ["MAIL FROM:<>", "MAIL FROM:<portcullis-check@example.com>"];
@@ -182,14 +174,7 @@ fn relaying(answer: Answer, seen: Seen, address: &str, policy: &policy::Settings
 }
 
 async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError> {
-    let client = Client {
-        source: STRANGER,
-        destination: DESTINATION,
-        hello: HeloName::parse(HELLO)?,
-        protocol: Dialect::Esmtp,
-        login: None,
-    };
-    let mut conversation = match backend.open(&client).await {
+    let mut conversation = match backend.open(&Client::stranger()?).await {
         Ok(conversation) => conversation,
         // It knows the client by then, and will have nothing to do with it.
         Err(OpenError::Refused(reply) | OpenError::Closing(reply)) => {
