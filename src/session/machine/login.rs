@@ -6,16 +6,12 @@ use crate::smtp::command::{Auth, AuthLine, Base64Text};
 #[derive(Clone, Debug)]
 pub(super) struct Guess {
     mechanism: String,
-    name: Name,
+    /// The name in the first thing that the client said; whatever follows is
+    /// nearer to a password, even where the first could not be read.
+    name: Option<String>,
+    /// How many things it has said.
+    said: u8,
     rounds: u8,
-}
-
-/// The first thing that the client says may be a name; whatever follows is
-/// nearer to a password, even where the first could not be read.
-#[derive(Clone, Debug)]
-enum Name {
-    Awaited,
-    Heard(Option<String>),
 }
 
 /// Longer names are not remembered: RFC 4616 bounds them to 255 octets.
@@ -25,7 +21,8 @@ impl Guess {
     pub(super) fn new(auth: &Auth) -> Self {
         let guess = Self {
             mechanism: auth.mechanism.as_str().to_owned(),
-            name: Name::Awaited,
+            name: None,
+            said: 0,
             rounds: 0,
         };
         match &auth.initial {
@@ -46,11 +43,15 @@ impl Guess {
         }
     }
 
+    /// Who has signed in by what was said. Nobody is known who has said more than
+    /// the mechanism has: the backend has ignored something, perhaps the name.
     pub(super) fn login(&self) -> Option<String> {
-        match &self.name {
-            Name::Awaited => None,
-            Name::Heard(login) => login.clone(),
-        }
+        let complete = match self.mechanism.as_str() {
+            "PLAIN" => self.said == 1,
+            "LOGIN" => self.said == 2,
+            _ => false,
+        };
+        self.name.clone().filter(|_| complete)
     }
 
     pub(super) fn rounds(&self) -> u8 {
@@ -59,8 +60,9 @@ impl Guess {
 
     /// Takes the name from the first thing that the client says.
     fn with(self, text: &Base64Text) -> Self {
-        if let Name::Heard(_) = self.name {
-            return self;
+        let said = self.said.saturating_add(1);
+        if said > 1 {
+            return Self { said, ..self };
         }
         let login = text
             .decode()
@@ -78,15 +80,12 @@ impl Guess {
                 "LOGIN" => Some(octets),
                 _ => None,
             });
-        let login = login
+        let name = login
             .and_then(|octets| String::from_utf8(octets).ok())
             .filter(|name| {
                 !name.is_empty() && name.len() <= LOGIN_MAX && !name.contains(char::is_control)
             });
-        Self {
-            name: Name::Heard(login),
-            ..self
-        }
+        Self { name, said, ..self }
     }
 }
 
@@ -133,6 +132,24 @@ mod tests {
         for first in ["AUTH LOGIN bfxsbGVy", "AUTH LOGIN ="] {
             assert_eq!(guess(first).after(&password).login(), None, "{first}");
         }
+    }
+
+    /// A server may ignore the initial response, and then asks for the name anew: the
+    /// client must not be remembered as whom it named in vain.
+    #[test]
+    fn names_nobody_who_says_more_than_the_mechanism_has() {
+        let line = |text: &[u8]| AuthLine::parse(text).unwrap();
+        let (user, other) = (line(b"dXNlcg=="), line(b"b3RoZXI="));
+        let password = line(b"cGFzcw==");
+        let initial = guess("AUTH LOGIN dXNlcg==");
+        let honest = initial.clone().after(&password);
+        assert_eq!(honest.login(), Some("user".to_owned()));
+        assert_eq!(initial.after(&other).after(&password).login(), None);
+        assert_eq!(guess("AUTH LOGIN").after(&user).login(), None);
+        let plain = guess("AUTH PLAIN AHVzZXIAcGFzcw==");
+        assert_eq!(plain.after(&line(b"AG90aGVyAHBhc3M=")).login(), None);
+        let late = guess("AUTH PLAIN").after(&line(b"AHVzZXIAcGFzcw=="));
+        assert_eq!(late.login(), Some("user".to_owned()));
     }
 
     #[test]
