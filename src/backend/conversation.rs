@@ -65,6 +65,9 @@ pub struct Conversation {
     pub keywords: Arc<Keywords>,
     /// How it learnt of the client.
     pub introduction: Introduction,
+    /// Whether it can be told who has signed in. Before it knew of the client it
+    /// said so; to clients it may not.
+    pub takes_login: bool,
     /// The backend's side of TLS, if any.
     pub tls: Option<TlsDetails>,
 }
@@ -81,6 +84,7 @@ impl Conversation {
             due: VecDeque::new(),
             keywords: Arc::default(),
             introduction: Introduction::None,
+            takes_login: false,
             tls: None,
         }
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::settings::Value;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::{AddressError, HeloName};
-use crate::smtp::xtext;
+use crate::smtp::xtext::{self, XCLIENT_VALUE_MAX};
 
 /// `CLIENT_INFO`: how the backend shall learn of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,24 +150,26 @@ pub struct Xclient(Vec<String>);
 /// Postfix takes no more than 512 octets with the CRLF.
 const LINE_MAX: usize = 510;
 
-/// Nor does it take longer values, as they are encoded, octets.
-const VALUE_MAX: usize = 255;
-
 impl Xclient {
-    /// The commands that carry all attributes in `listed`; several when one
-    /// would be too long.
+    /// The commands that carry all attributes in `listed`; two when one would be
+    /// too long. The last one says who the client is: after it Postfix takes no
+    /// more from where the client is, and it forgets a login at the next.
     pub fn commands(client: &Client, listed: &[String], naming: Naming) -> Vec<Self> {
-        let mut commands: Vec<Self> = Vec::new();
-        for attribute in listed {
-            let Some(value) = value(client, attribute, naming) else {
-                continue;
+        let pairs = |take: fn(&str) -> bool| {
+            let taken = listed.iter().filter(|attribute| take(attribute));
+            let pair = |attribute: &String| {
+                let value = value(client, attribute, naming)?;
+                Some(format!("{attribute}={value}"))
             };
-            let pair = format!("{attribute}={value}");
-            match commands.last_mut() {
-                Some(last) if last.len() + 1 + pair.len() <= LINE_MAX => last.0.push(pair),
-                _ => commands.push(Self(vec![pair])),
-            }
-        }
+            Self(taken.filter_map(pair).collect())
+        };
+        let whole = pairs(|_| true);
+        let mut commands = if whole.len() <= LINE_MAX {
+            vec![whole]
+        } else {
+            vec![pairs(|it| !says_who(it)), pairs(says_who)]
+        };
+        commands.retain(|command| !command.0.is_empty());
         commands
     }
 
@@ -185,6 +187,10 @@ impl fmt::Display for Xclient {
     }
 }
 
+fn says_who(attribute: &str) -> bool {
+    matches!(attribute, "ADDR" | "NAME" | "REVERSE_NAME" | "LOGIN")
+}
+
 fn value(client: &Client, attribute: &str, naming: Naming) -> Option<String> {
     match attribute {
         "ADDR" | "DESTADDR" if naming == Naming::Unavailable => Some(UNAVAILABLE.to_owned()),
@@ -195,7 +201,8 @@ fn value(client: &Client, attribute: &str, naming: Naming) -> Option<String> {
         "DESTADDR" => Some(address(client.destination.ip())),
         "DESTPORT" => Some(client.destination.port().to_string()),
         // The EHLO that follows carries it, too.
-        "HELO" => Some(xtext::encode(client.hello.as_str())).filter(|name| name.len() <= VALUE_MAX),
+        "HELO" => Some(xtext::encode(client.hello.as_str()))
+            .filter(|name| name.len() <= XCLIENT_VALUE_MAX),
         "PROTO" => Some(match client.protocol {
             Dialect::Smtp => "SMTP".to_owned(),
             Dialect::Esmtp => "ESMTP".to_owned(),
@@ -284,14 +291,20 @@ mod tests {
 
     #[test]
     fn splits_what_does_not_fit_into_one_command() {
-        let mut long = client("203.0.113.7:1", Some(&"+".repeat(150)));
+        let mut long = client("203.0.113.7:1", None);
         long.hello = HeloName::parse(&"=".repeat(80)).unwrap();
-        let commands = Xclient::commands(&long, &listed("ADDR HELO LOGIN"), Naming::Address);
-        assert!(
-            commands.len() > 1
-                && commands
-                    .iter()
-                    .all(|command| command.to_string().len() <= LINE_MAX)
+        long.login = Some("+".repeat(85));
+        let listed = listed("NAME ADDR PROTO HELO PORT LOGIN DESTADDR DESTPORT");
+        let commands = Xclient::commands(&long, &listed, Naming::Address);
+        let printed: Vec<_> = commands.iter().map(ToString::to_string).collect();
+        assert!(printed.iter().all(|command| command.len() <= LINE_MAX));
+        let (name, login) = ("+3D".repeat(80), "+2B".repeat(85));
+        assert_eq!(
+            printed,
+            [
+                format!("XCLIENT PROTO=ESMTP HELO={name} PORT=1 DESTADDR=192.0.2.25 DESTPORT=25"),
+                format!("XCLIENT NAME=[UNAVAILABLE] ADDR=203.0.113.7 LOGIN={login}"),
+            ]
         );
     }
 }

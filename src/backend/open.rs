@@ -313,6 +313,8 @@ impl Backend {
         let chosen = self.settings.client_info.choose(&conversation.keywords);
         conversation.introduction = chosen.ok_or(OpenError::NoXclient)?;
         if conversation.introduction == Introduction::Xclient {
+            let listed = conversation.keywords.xclient_attributes();
+            conversation.takes_login = listed.iter().any(|attribute| attribute == "LOGIN");
             match self
                 .xclient(&mut conversation, client, Naming::Address)
                 .await
@@ -327,6 +329,7 @@ impl Backend {
                     self.xclient(&mut conversation, client, Naming::Unavailable)
                         .await?;
                     conversation.introduction = Introduction::Received;
+                    conversation.takes_login = false;
                 }
                 other => other?,
             }

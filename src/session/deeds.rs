@@ -98,13 +98,7 @@ impl Session<'_> {
         };
         match self.service.backend.open(&client).await {
             Ok(conversation) => {
-                let believes_login = conversation.introduction == Introduction::Xclient
-                    && conversation
-                        .keywords
-                        .xclient_attributes()
-                        .iter()
-                        .any(|attribute| attribute == "LOGIN");
-                let relogin = if believes_login {
+                let relogin = if conversation.takes_login {
                     Relogin::Possible
                 } else {
                     Relogin::Impossible

@@ -41,6 +41,9 @@ impl Xtext {
     }
 }
 
+/// Postfix takes no longer values in XCLIENT, octets as they are encoded.
+pub const XCLIENT_VALUE_MAX: usize = 255;
+
 /// Encodes any text; octets beyond ASCII become one `+XX` escape each, as
 /// XCLIENT values need them.
 pub fn encode(text: &str) -> String {

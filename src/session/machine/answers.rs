@@ -242,7 +242,7 @@ impl Machine {
 
     fn signed_in(&mut self, phase: Phase, guess: Guess, reply: Reply) -> Step {
         let relogin = match &self.link {
-            Some(link) if guess.login().is_some() => link.relogin,
+            Some(link) if guess.can_be_told() => link.relogin,
             _ => Relogin::Impossible,
         };
         match phase {

@@ -1,6 +1,7 @@
 //! Reads the user's name out of an AUTH exchange, and never anything else.
 
 use crate::smtp::command::{Auth, AuthLine, Base64Text};
+use crate::smtp::xtext::{self, XCLIENT_VALUE_MAX};
 
 /// What is known of who is signing in.
 #[derive(Clone, Debug)]
@@ -52,6 +53,12 @@ impl Guess {
             _ => false,
         };
         self.name.clone().filter(|_| complete)
+    }
+
+    /// Whether a backend that can be told who has signed in can be told this.
+    pub(super) fn can_be_told(&self) -> bool {
+        self.login()
+            .is_some_and(|login| xtext::encode(&login).len() <= XCLIENT_VALUE_MAX)
     }
 
     pub(super) fn rounds(&self) -> u8 {
@@ -108,6 +115,23 @@ mod tests {
             guess("AUTH PLAIN AHVzZXIAcGFzcw==").login(),
             Some("user".to_owned())
         );
+    }
+
+    #[test]
+    fn a_name_may_be_too_long_to_be_told() {
+        let line = |text: &[u8]| AuthLine::parse(text).unwrap();
+        // One octet is three when encoded: 85 plus signs fit.
+        for (length, text, fits) in [
+            (85, "Kysr".repeat(28) + "Kw==", true),
+            (87, "Kysr".repeat(29), false),
+        ] {
+            let guess = guess("AUTH LOGIN").after(&line(text.as_bytes()));
+            let guess = guess.after(&line(b"cGFzcw=="));
+            assert_eq!(
+                (guess.login(), guess.can_be_told()),
+                (Some("+".repeat(length)), fits)
+            );
+        }
     }
 
     #[test]
