@@ -83,6 +83,8 @@ pub(super) struct Client {
     /// In a box, since most of the time there is none.
     ahead: Option<Box<Ahead>>,
     output: BytesMut,
+    /// Whether the stream may hold octets that it was given: TLS does.
+    unflushed: bool,
     cutter: LineCutter,
     line_max: usize,
     patience: Duration,
@@ -95,6 +97,7 @@ impl Client {
             input: BytesMut::new(),
             ahead: None,
             output: BytesMut::new(),
+            unflushed: false,
             cutter: LineCutter::new(),
             line_max,
             patience,
@@ -263,9 +266,10 @@ impl Client {
 
     /// Writes all that is queued. May be dropped and called again without loss.
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
-        if self.output.is_empty() {
+        if self.output.is_empty() && !self.unflushed {
             return Ok(());
         }
+        self.unflushed = true;
         let write = async {
             while !self.output.is_empty() {
                 let written = self.stream.write(&self.output).await?;
@@ -277,9 +281,11 @@ impl Client {
             self.output = BytesMut::new();
             self.stream.flush().await
         };
-        Ok(within(self.patience, write)
+        within(self.patience, write)
             .await
-            .map_err(|_| ClientError::TimedOut)??)
+            .map_err(|_| ClientError::TimedOut)??;
+        self.unflushed = false;
+        Ok(())
     }
 
     /// Shakes hands (RFC 3207). The caller has made sure that nothing is
@@ -330,79 +336,4 @@ fn begins_with_auth(input: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::smtp::command::Verb;
-
-    fn client(input: &str) -> Client {
-        let mut client = Client::new(Box::new(tokio::io::empty()), 1000, Duration::from_secs(1));
-        client.input.extend_from_slice(input.as_bytes());
-        client
-    }
-
-    fn verb(line: Line<Command>) -> (Result<Verb, ()>, Behind) {
-        let command = line.says.map_err(drop).and_then(|says| says.map_err(drop));
-        (command.map(|command| command.verb()), line.behind)
-    }
-
-    #[test]
-    fn commands_looked_at_come_in_their_turn_and_once() {
-        let mut client = client("MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nNO");
-        assert_eq!(
-            client.command_here().map(verb),
-            Some((Ok(Verb::Mail), Behind::Octets))
-        );
-        let looked_at = |client: &mut Client, nth| {
-            let (command, behind) = client.upcoming(nth)?;
-            Some((command.verb(), behind))
-        };
-        for _ in 0..2 {
-            assert_eq!(
-                looked_at(&mut client, 0),
-                Some((Verb::Rcpt, Behind::Octets))
-            );
-            assert_eq!(
-                looked_at(&mut client, 1),
-                Some((Verb::Data, Behind::Octets))
-            );
-            assert_eq!(looked_at(&mut client, 2), None);
-        }
-        client.input.extend_from_slice(b"OP\r\n");
-        for expected in [
-            (Ok(Verb::Rcpt), Behind::Octets),
-            (Ok(Verb::Data), Behind::Octets),
-            (Ok(Verb::Noop), Behind::Nothing),
-        ] {
-            assert_eq!(client.command_here().map(verb), Some(expected));
-        }
-        assert!(client.command_here().is_none());
-    }
-
-    #[test]
-    fn what_is_no_command_ends_the_look_ahead_and_is_still_heard() {
-        let mut client = client("RCPT TO:<c@d.test>\r\nbare\nNOOP\r\nRSET\r\n");
-        assert!(client.upcoming(0).is_some());
-        assert!(client.upcoming(1).is_none());
-        assert_eq!(
-            client.command_here().map(verb),
-            Some((Ok(Verb::Rcpt), Behind::Octets))
-        );
-        let heard = client.command_here().map(|line| line.says.map(drop));
-        assert_eq!(heard, Some(Err(LineOffence::BareLf)));
-    }
-
-    #[test]
-    fn no_more_than_so_many_are_looked_at() {
-        let lines = LOOK_AHEAD / "NOOP AB\r\n".len();
-        let mut client = client(&"NOOP AB\r\n".repeat(2 * lines));
-        for _ in 0..2 {
-            let seen = (0..).take_while(|nth| client.upcoming(*nth).is_some());
-            assert_eq!(seen.count(), lines + 1);
-            let heard = std::iter::from_fn(|| client.command_here()).take(lines + 1);
-            assert_eq!(heard.count(), lines + 1);
-            client
-                .input
-                .extend_from_slice("NOOP AB\r\n".repeat(lines + 5).as_bytes());
-        }
-    }
-}
+mod tests;
