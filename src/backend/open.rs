@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::{Place, Protocol};
 use super::introduce::{Client, ClientInfo, Introduction, Naming, Xclient};
@@ -268,7 +268,21 @@ impl Backend {
         same.unwrap_or_else(|| keywords.into())
     }
 
+    /// All that TLS takes together within `TIMEOUT_BACKEND_CONNECT`: where a server
+    /// falls silent at it, there must be time left to go without.
     async fn starttls(
+        &self,
+        server: &Server,
+        conversation: Conversation,
+        name: &HeloName,
+    ) -> Result<Conversation, OpenError> {
+        let upgrade = self.upgrade(server, conversation, name);
+        timeout(*self.settings.timeout_backend_connect, upgrade)
+            .await
+            .unwrap_or_else(|_| Err(OpenError::TlsBroke("not ready in time".to_owned())))
+    }
+
+    async fn upgrade(
         &self,
         server: &Server,
         mut conversation: Conversation,
@@ -286,13 +300,9 @@ impl Backend {
         if reply.code() != 220 {
             return Err(OpenError::TlsBroke(format!("refused: {}", reply.text())));
         }
-        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
-        let handshake = self
-            .tls
-            .connect(self.tls_name(server), conversation.into_stream()?);
-        let (stream, details) = timeout_at(deadline, handshake)
-            .await
-            .map_err(|_| OpenError::TlsBroke("no handshake in time".to_owned()))??;
+        let name_in_tls = self.tls_name(server);
+        let handshake = self.tls.connect(name_in_tls, conversation.into_stream()?);
+        let (stream, details) = handshake.await?;
         // RFC 3207 4.2: what was learnt before is forgotten.
         let patience = *self.settings.timeout_backend_reply;
         let mut conversation =
