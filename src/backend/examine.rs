@@ -2,10 +2,11 @@
 //! remembered, and no client's session uses it.
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Protocol;
-use super::open::{Encryption, OpenError, Speaker, connect};
+use super::open::{Encryption, OpenError, Speaker};
+use super::reach::connect;
 use super::{Backend, Conversation, Probed, Server};
 use crate::smtp::command::Command;
 use crate::tls::{Inspector, Presented, Stream};
@@ -54,8 +55,10 @@ impl Backend {
 
     /// A connection on which TLS begins with the first octet.
     async fn wrapped(&self, server: &Server) -> Result<Box<dyn Stream>, OpenError> {
-        let (mut stream, ends) = connect(&server.address.place)
+        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
+        let (mut stream, ends) = timeout_at(deadline, connect(&server.address.place, deadline))
             .await
+            .map_err(|_| OpenError::TimedOut)?
             .map_err(OpenError::Connect)?;
         if let Some(header) = self.proxy_header(&Speaker::Probe, ends) {
             let sent = stream.write_all(&header).await;

@@ -9,6 +9,7 @@ mod examine;
 pub mod introduce;
 mod open;
 mod probe;
+mod reach;
 
 pub use conversation::{Conversation, Lost};
 pub use introduce::{Client, ClientInfo, Dialect, Introduction, STRANGER};

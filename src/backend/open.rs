@@ -1,21 +1,20 @@
 //! Opening a connection to a guarded server: connect, greet, encrypt, introduce.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::address::{Place, Protocol};
+use super::address::Protocol;
 use super::introduce::{Client, ClientInfo, Introduction, Naming, Xclient};
+use super::reach::{Ends, connect};
 use super::{Backend, Conversation, Lost, Server};
 use crate::proxy_protocol;
 use crate::smtp::command::Command;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
 use crate::smtp::reply::Reply;
-use crate::tls::{BackendTls, ConnectError, Stream};
+use crate::tls::{BackendTls, ConnectError};
 
 /// Why a guarded server cannot be used for a client.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +145,7 @@ impl Backend {
         encryption: Encryption,
     ) -> Result<Conversation, OpenError> {
         let deadline = Instant::now() + *self.settings.timeout_backend_connect;
-        let mut conversation = timeout_at(deadline, self.connect(server, speaker))
+        let mut conversation = timeout_at(deadline, self.connect(server, speaker, deadline))
             .await
             .map_err(|_| OpenError::TimedOut)??;
         let name = match speaker {
@@ -174,8 +173,9 @@ impl Backend {
         &self,
         server: &Server,
         speaker: &Speaker<'_>,
+        deadline: Instant,
     ) -> Result<Conversation, OpenError> {
-        let (mut stream, ends) = connect(&server.address.place)
+        let (mut stream, ends) = connect(&server.address.place, deadline)
             .await
             .map_err(OpenError::Connect)?;
         if let Some(header) = self.proxy_header(speaker, ends) {
@@ -387,20 +387,4 @@ fn is_about_a_client(reply: &Reply) -> bool {
     reply
         .enhanced()
         .is_some_and(|code| !matches!((code.subject, code.detail), (7, 0 | 14)))
-}
-
-/// Our end and the other end of a TCP connection.
-pub(super) type Ends = (SocketAddr, SocketAddr);
-
-pub(super) async fn connect(place: &Place) -> std::io::Result<(Box<dyn Stream>, Option<Ends>)> {
-    match place {
-        Place::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
-        Place::Tcp(at) => {
-            let stream = TcpStream::connect((at.host.as_str(), at.port)).await?;
-            // A command must not wait for the acknowledgement of the last one.
-            stream.set_nodelay(true)?;
-            let ends = (stream.local_addr()?, stream.peer_addr()?);
-            Ok((Box::new(stream), Some(ends)))
-        }
-    }
 }
