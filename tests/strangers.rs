@@ -107,6 +107,27 @@ fn nobody_is_offered_what_the_backend_withholds_from_strangers() {
     }
 }
 
+/// A stranger who comes too often for the backend has been there once.
+#[test]
+fn what_was_withheld_once_stays_so_while_no_stranger_is_let_in() {
+    let limits = "smtpd_client_connection_rate_limit = 1\n\
+        smtpd_client_event_limit_exceptions = 127.0.0.0/8\n";
+    let postfix = Postfix::start(Options {
+        learns: Learns::ByProxyHeader,
+        extra: &format!("{REPORTS_FOR_OURS}{limits}"),
+        ..Options::default()
+    });
+    let settings = [
+        ("CLIENT_INFO", "proxy-v2"),
+        ("BACKEND_PROBE_INTERVAL", "50ms"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    // What came of the second visit is known by the third.
+    postfix.log_with("rate limit exceeded: 3 from unknown[192.0.2.1]");
+    let offer = greeted(&portcullis, "client.test").ask("EHLO client.test", "250");
+    assert!(!offer.contains("DSN"), "{offer}");
+}
+
 /// Then nobody knows what it withholds, until a client finds out.
 #[test]
 fn a_backend_that_sends_a_stranger_away_offers_what_it_did_and_mail_passes() {
