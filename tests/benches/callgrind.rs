@@ -184,7 +184,7 @@ impl Counted {
         // It knows what the sink can before it listens.
         let up = wait_for(PATIENCE, || {
             let gone = counted.child.try_wait().unwrap().is_some();
-            let listens = TcpStream::connect(mx).is_ok();
+            let listens = [mx, tls].iter().all(|at| TcpStream::connect(at).is_ok());
             (gone || listens).then_some(listens)
         });
         assert!(up == Some(true), "does not listen:\n{}", counted.log());
