@@ -11,8 +11,9 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use support::{Act, Learns, Options, Portcullis, Postfix, Scripted, Smtp};
+use support::{Act, Learns, Options, Portcullis, Postfix, Scripted, Smtp, wait_for};
 
 /// The client of whom the backend thinks little; the proxy's address is 127.0.0.1.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 8);
@@ -195,4 +196,40 @@ fn a_client_whom_one_server_sends_away_is_taken_to_the_next() {
         client.ask("MAIL FROM:<ann@sender.test>", "250");
     }
     assert_eq!(portcullis.ready().0, 200);
+}
+
+/// Whether it minds the client or is ill itself nobody can tell: the next probe will.
+#[test]
+fn a_server_that_breaks_off_on_a_client_is_not_taken_for_dead() {
+    let ehlo = Act::Say("250-scripted.test\r\n250 XCLIENT ADDR");
+    let rules = [
+        ("EHLO", std::slice::from_ref(&ehlo)),
+        ("XCLIENT", &[Act::Close]),
+    ];
+    let backend = Scripted::start(&rules);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    portcullis.log_with("backend probed");
+    let mut client = greeted(&portcullis, "client.test");
+    client.ask("MAIL FROM:<ann@sender.test>", "451");
+    portcullis.log_with("breaks off on the client");
+    assert_eq!(portcullis.ready().0, 200);
+}
+
+/// What it offers to Portcullis counts while a stranger is still kept waiting.
+#[test]
+fn a_stranger_who_is_kept_waiting_holds_up_no_offer() {
+    let ehlo = Act::Say("250-scripted.test\r\n250-8BITMIME\r\n250 XCLIENT ADDR");
+    let rules = [
+        ("EHLO", std::slice::from_ref(&ehlo)),
+        ("XCLIENT", &[Act::Silence]),
+    ];
+    let backend = Scripted::start(&rules);
+    let portcullis = Portcullis::guarding(backend.address, &[("TIMEOUT_BACKEND_CONNECT", "1h")]);
+    let offered = wait_for(Duration::from_secs(20), || {
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let offer = client.ask("EHLO client.test", "250");
+        offer.contains("8BITMIME").then_some(())
+    });
+    assert!(offered.is_some(), "{}", portcullis.log());
 }

@@ -39,6 +39,9 @@ pub enum OpenError {
     /// its own, nobody can tell. Another server may take the client.
     #[error("hangs up on the client: {}", .0.text())]
     Closing(Reply),
+    /// It breaks off once it knows of the client: again nobody can tell why.
+    #[error("breaks off on the client: {0}")]
+    BreaksOff(Box<Self>),
     /// It refuses this client.
     #[error("client refused: {}", .0.text())]
     Refused(Reply),
@@ -68,20 +71,27 @@ impl OpenError {
     /// Whether it may be for this client's sake that the server cannot be used:
     /// then nothing is known of its use to others.
     pub(super) fn may_concern_the_client(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Closing(_) | Self::Xclient(_))
+        matches!(
+            self,
+            Self::Refused(_) | Self::Closing(_) | Self::BreaksOff(_) | Self::Xclient(_)
+        )
     }
 
     /// The same from a server that knows of the client.
     fn knowing_the_client(self) -> Self {
         match self {
             Self::TurnedAway(reply) if reply.code() == 421 => Self::Closing(reply),
+            Self::Lost(_) | Self::TlsBroke(_) => Self::BreaksOff(Box::new(self)),
             other => other,
         }
     }
 
     /// Whether it is TLS that stands in the way.
     pub fn is_tls(&self) -> bool {
-        matches!(self, Self::NoTls | Self::Tls(_) | Self::TlsBroke(_))
+        match self {
+            Self::BreaksOff(how) => how.is_tls(),
+            other => matches!(other, Self::NoTls | Self::Tls(_) | Self::TlsBroke(_)),
+        }
     }
 }
 
@@ -268,8 +278,8 @@ impl Backend {
         same.unwrap_or_else(|| keywords.into())
     }
 
-    /// All that TLS takes together within `TIMEOUT_BACKEND_CONNECT`: where a server
-    /// falls silent at it, there must be time left to go without.
+    /// All that TLS takes together within `TIMEOUT_BACKEND_CONNECT`, if we may go
+    /// without: where a server falls silent at it, there must be time left to do so.
     async fn starttls(
         &self,
         server: &Server,
@@ -277,7 +287,13 @@ impl Backend {
         name: &HeloName,
     ) -> Result<Conversation, OpenError> {
         let upgrade = self.upgrade(server, conversation, name);
-        timeout(*self.settings.timeout_backend_connect, upgrade)
+        let patience = match self.settings.backend_tls {
+            BackendTls::Opportunistic => *self.settings.timeout_backend_connect,
+            BackendTls::Off | BackendTls::Encrypt | BackendTls::Verify => {
+                *self.settings.timeout_backend_reply
+            }
+        };
+        timeout(patience, upgrade)
             .await
             .unwrap_or_else(|_| Err(OpenError::TlsBroke("not ready in time".to_owned())))
     }
@@ -302,7 +318,9 @@ impl Backend {
         }
         let name_in_tls = self.tls_name(server);
         let handshake = self.tls.connect(name_in_tls, conversation.into_stream()?);
-        let (stream, details) = handshake.await?;
+        let (stream, details) = timeout(*self.settings.timeout_backend_connect, handshake)
+            .await
+            .map_err(|_| OpenError::TlsBroke("no handshake in time".to_owned()))??;
         // RFC 3207 4.2: what was learnt before is forgotten.
         let patience = *self.settings.timeout_backend_reply;
         let mut conversation =

@@ -109,15 +109,22 @@ impl Backend {
         let looked = timeout(*self.settings.timeout_backend_reply, self.look_at(server));
         match looked.await.unwrap_or(Err(OpenError::TimedOut)) {
             Ok(probed) => {
+                let learns_of_clients = matches!(
+                    probed.introduction,
+                    Some(Introduction::Xclient | Introduction::Proxy)
+                );
+                let seen_before = before
+                    .as_ref()
+                    .filter(|_| learns_of_clients)
+                    .and_then(|before| before.to_strangers.clone());
+                let mut probed = probed.with(seen_before.clone());
+                // It counts at once: a stranger may be kept waiting.
+                server.probed.store(Some(Arc::new(probed.clone())));
                 server.came_up();
-                let to_strangers = match probed.introduction {
-                    Some(Introduction::Xclient | Introduction::Proxy) => {
-                        let seen_before = || before.as_ref()?.to_strangers.clone();
-                        self.as_stranger(server).await.or_else(seen_before)
-                    }
-                    Some(Introduction::Received | Introduction::None) | None => None,
-                };
-                let probed = probed.with(to_strangers);
+                if learns_of_clients {
+                    let to_strangers = self.as_stranger(server).await.or(seen_before);
+                    probed = probed.with(to_strangers);
+                }
                 if before
                     .as_ref()
                     .is_none_or(|before| before.summary() != probed.summary())
