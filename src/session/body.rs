@@ -126,8 +126,8 @@ impl Pace {
         if self.patience().is_zero() {
             return Err(Moved::TooSlow);
         }
-        let here = u64::try_from(client.buffered().len()).unwrap_or(u64::MAX);
-        self.earn(here.min(bdat.size));
+        let here = chunk::of_chunk(client, bdat.size).len();
+        self.earn(u64::try_from(here).unwrap_or(u64::MAX));
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub(in crate::session) async fn relay_chunk(
             let chunk = octets.get(..size).unwrap_or(octets);
             Front::of(chunk, Form::Chunk, chunk.len() < size)
         };
+        // No separator leads a chunk.
         let front = match look(client, &mut outlet, pace, left, begins).await {
             Ok(front) => front,
             Err(moved) => return Relayed { moved, octets: 0 },
@@ -43,20 +44,12 @@ pub(in crate::session) async fn relay_chunk(
         let ours = u64::try_from(trace.len() + parting.len()).unwrap_or(u64::MAX);
         let size = bdat.size.saturating_add(ours);
         write_bdat(Bdat { size, ..bdat }, &mut wire);
-        let separator = client.buffered().get(..front.separator).unwrap_or_default();
-        checker.check(separator);
-        wire.extend_from_slice(separator);
-        client.take(front.separator);
-        left = left.saturating_sub(u64::try_from(front.separator).unwrap_or(u64::MAX));
         wire.extend_from_slice(trace);
         wire.extend_from_slice(parting);
     }
     loop {
-        let buffered = client.buffered();
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffered.len());
-        let octets = buffered.get(..here).unwrap_or_default();
+        let octets = of_chunk(client, left);
+        let here = octets.len();
         checker.check(octets);
         left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
         if left == 0 && bdat.last {
@@ -94,6 +87,13 @@ pub(in crate::session) async fn relay_chunk(
     }
 }
 
+/// What has come of a chunk of which so many octets are left.
+pub(super) fn of_chunk(client: &Client, left: u64) -> &[u8] {
+    let buffered = client.buffered();
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    buffered.get(..left).unwrap_or(buffered)
+}
+
 fn write_bdat(bdat: Bdat, wire: &mut Vec<u8>) {
     wire.extend_from_slice(format!("{}\r\n", Command::Bdat(bdat)).as_bytes());
 }
@@ -110,9 +110,7 @@ pub(in crate::session) async fn discard(
     let mut pace = Pace::new(limits);
     let mut left = octets;
     loop {
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(client.buffered().len());
+        let here = of_chunk(client, left).len();
         client.take(here);
         left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
         if left == 0 {

@@ -4,6 +4,7 @@
 //! is read on to its true end all the same, so that what follows it is never
 //! taken for commands.
 
+use super::chunk::of_chunk;
 use super::{ALL, BUFFER, Limits, PATIENCE_FACTOR, Pace, room};
 use crate::session::client::Client;
 use crate::session::machine::{Moved, Spooled};
@@ -112,11 +113,8 @@ pub(in crate::session) async fn keep_chunk(
     let mut sink = Sink::Open(writer);
     let mut left = bdat.size;
     loop {
-        let buffered = client.buffered();
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffered.len());
-        let octets = buffered.get(..here).unwrap_or_default();
+        let octets = of_chunk(client, left);
+        let here = octets.len();
         checker.check(octets);
         sink.write(octets).await;
         client.take(here);
