@@ -207,8 +207,9 @@ impl Backend {
                 }
                 Err(refused @ OpenError::Refused(_)) => return Err(refused),
                 Err(other) => {
-                    // What one client brings about must not harm the others; if it
-                    // is the server's own trouble, the next probe will tell.
+                    // What one client brings about must not harm the others; of the
+                    // server's own trouble the next probe will tell, unless that is
+                    // with XCLIENT, which a probe does not say.
                     if !other.may_concern_the_client() {
                         server.went_down();
                     }

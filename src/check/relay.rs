@@ -1,6 +1,6 @@
-//! The open-relay probe: offers a guarded server foreign recipients as they
-//! would come through the proxy without its guard, and takes them back. It
-//! offers recipients of our own as well, whom a server should not refuse.
+//! What a guarded server takes from a stranger: offers it foreign recipients as
+//! they would come through the proxy without its guard (the open-relay probe), and
+//! some of our own, and takes them back.
 //!
 //! Never DATA: there is no message that could be delivered.
 
