@@ -285,14 +285,11 @@ fn root_binds_and_then_becomes_the_user_in_every_thread() {
     client.ask("NOOP", "250");
 }
 
-#[test]
-fn a_key_that_the_user_may_not_read_is_told_at_the_start() {
-    let authority = Authority::new("Test");
-    readable(authority.path(), 0o755);
-    let certificate = authority.sign("mx.portcullis.test");
-    readable(&certificate.key, 0o600);
+/// What is told at a start by root, for nobody, with certificates that are no good.
+#[track_caller]
+fn does_not_start(certificates: &[(&str, &str)]) -> String {
     let listen = free_address().to_string();
-    let finished = Portcullis::run_to_end(&[
+    let settings = [
         ("BACKEND", "127.0.0.1:1"),
         ("DOMAINS", "example.org"),
         ("LISTEN", &listen),
@@ -300,12 +297,24 @@ fn a_key_that_the_user_may_not_read_is_told_at_the_start() {
         ("LISTEN_SUBMISSION", "off"),
         ("ADMIN", "off"),
         ("RUN_AS", "nobody"),
+    ];
+    let finished = Portcullis::run_to_end(&[&settings, certificates].concat());
+    let output = finished.output();
+    assert_eq!(finished.status.code(), Some(78), "{output}");
+    output
+}
+
+#[test]
+fn a_key_that_the_user_may_not_read_is_told_at_the_start() {
+    let authority = Authority::new("Test");
+    readable(authority.path(), 0o755);
+    let certificate = authority.sign("mx.portcullis.test");
+    readable(&certificate.key, 0o600);
+    let output = does_not_start(&[
         ("TLS_CERT", certificate.chain.to_str().unwrap()),
         ("TLS_KEY", certificate.key.to_str().unwrap()),
         ("TLS_DIR", authority.path().to_str().unwrap()),
     ]);
-    let output = finished.output();
-    assert_eq!(finished.status.code(), Some(78), "{output}");
     assert!(output.contains("Permission denied"), "{output}");
 }
 
@@ -315,19 +324,7 @@ fn folders_that_the_user_may_list_and_not_enter_are_told_at_the_start() {
     let mx = folder.path().join("mx.portcullis.test");
     std::fs::create_dir(&mx).unwrap();
     readable(folder.path(), 0o744);
-    let listen = free_address().to_string();
-    let finished = Portcullis::run_to_end(&[
-        ("BACKEND", "127.0.0.1:1"),
-        ("DOMAINS", "example.org"),
-        ("LISTEN", &listen),
-        ("LISTEN_TLS", "off"),
-        ("LISTEN_SUBMISSION", "off"),
-        ("ADMIN", "off"),
-        ("RUN_AS", "nobody"),
-        ("TLS_DIR", folder.path().to_str().unwrap()),
-    ]);
-    let output = finished.output();
-    assert_eq!(finished.status.code(), Some(78), "{output}");
+    let output = does_not_start(&[("TLS_DIR", folder.path().to_str().unwrap())]);
     let told = format!("cannot read {}: Permission denied", mx.display());
     assert!(output.contains(&told), "{output}");
 }
