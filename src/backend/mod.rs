@@ -47,7 +47,7 @@ crate::settings::section! {
         client_info: ClientInfo = "auto", example "xclient";
         /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT); one that learns of clients is visited once more as the stranger 192.0.2.1.
         backend_probe_interval: Positive<Duration> = "1min", example "5min";
-        /// Connecting to the backend, up to its greeting; then all that STARTTLS takes.
+        /// Connecting to the backend, up to its greeting; then the TLS handshake, and with `BACKEND_TLS=opportunistic` all that STARTTLS takes.
         timeout_backend_connect: Positive<Duration> = "10s", example "5s";
         /// One reply of the backend, and all the steps of opening a connection to it together; twice that after the final dot.
         timeout_backend_reply: Positive<Duration> = "5min", example "2min";
