@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::policy::content::{Opinion, Word};
-use portcullis::scan::ScanError;
 use portcullis::scan::milter::packet::PACKET_MAX;
-use portcullis::scan::milter::{Milter, MilterAddress, Milters};
+use portcullis::scan::{Milter, MilterAddress, ScanError};
 use portcullis::settings::Value;
-use support::{hold, message};
+use support::{hold, message, milters};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -123,6 +122,7 @@ async fn opinion_of(
     let opinion = timeout(PATIENCE, milter.scan(&message)).await;
     let heard = timeout(PATIENCE, served).await;
     let opinion = opinion.expect("the client is stuck");
+    let opinion = opinion.map(|(opinion, _)| opinion);
     (opinion, heard.expect("the filter is stuck").unwrap())
 }
 
@@ -290,7 +290,7 @@ async fn a_silent_filter_holds_nobody_beyond_the_deadline() {
         };
         let (filter, served) = filter(act).await;
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
-        let milters = Milters::new(vec![address(filter)]);
+        let milters = milters(vec![address(filter)]);
         let message = message(&body, &recipients, b"");
         // It is the caller's, and he gives up in the midst of the silence.
         let deadline = async {
@@ -341,7 +341,7 @@ async fn a_word_is_not_lost_to_a_filter_that_reads_no_goodbye() {
     let milter = Milter::new(address(filter), 0);
     let message = message(&body, &recipients, b"");
     let opinion = timeout(PATIENCE, milter.scan(&message)).await.unwrap();
-    assert_eq!(opinion.unwrap().word, Word::Clean);
+    assert_eq!(opinion.unwrap().0.word, Word::Clean);
     served.abort();
 }
 
@@ -351,11 +351,14 @@ async fn a_filter_that_is_not_there_has_failed() {
     let nobody = listener.local_addr().unwrap();
     drop(listener);
     let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
-    let milters = Milters::new(vec![
+    let milters = milters(vec![
         address(nobody),
         MilterAddress::parse("unix:/nonexistent/socket").unwrap(),
     ]);
-    let opinions = milters.scan(&message(&body, &recipients, b"")).await;
+    let opinions = milters
+        .scan(&message(&body, &recipients, b""))
+        .await
+        .opinions;
     assert_eq!(opinions.len(), 2);
     for opinion in opinions {
         assert!(matches!(opinion.word, Word::Failed(_)), "{opinion:?}");
@@ -425,8 +428,11 @@ async fn may_be_asked_from_any_thread() {
     let (filter, _served) = filter(good).await;
     let opinions = tokio::spawn(async move {
         let (body, recipients) = (hold(LETTER).await, ["bob@example.org".to_owned()]);
-        let milters = Milters::new(vec![address(filter)]);
-        milters.scan(&message(&body, &recipients, b"")).await
+        let milters = milters(vec![address(filter)]);
+        milters
+            .scan(&message(&body, &recipients, b""))
+            .await
+            .opinions
     });
     assert_eq!(opinions.await.unwrap().len(), 1);
 }

@@ -93,7 +93,7 @@ fn message<'a>(body: &'a Body, recipients: &'a [String]) -> Message<'a> {
 async fn scan(scanners: &Scanners, content: &str) -> Vec<Opinion> {
     let body = hold(content).await;
     let recipients = ["bob@example.org".to_owned()];
-    scanners.scan(&message(&body, &recipients)).await
+    scanners.scan(&message(&body, &recipients)).await.opinions
 }
 
 fn judge(opinions: &[Opinion]) -> Judgement {
@@ -173,7 +173,8 @@ async fn the_facts_of_the_envelope_reach_its_rules() {
             tls: Some(&tls),
             ..message(&body, &recipients)
         })
-        .await;
+        .await
+        .opinions;
     let expected = format!(
         "ip=192.0.2.7 helo=mx.sender.test from=ann@sender.test \
          rcpts=bob@example.org+postmaster@mx.example.org+a b@192.0.2.1+j%C3%BCrgen@xn--bcher-kva.test \
@@ -207,7 +208,8 @@ async fn the_null_path_and_an_unknown_client_are_no_fault() {
             sender: "",
             ..message(&body, &[])
         })
-        .await;
+        .await
+        .opinions;
     let seen = |change: &Change| match change {
         Change::Add { value, .. } => value.contains(" from= rcpts= "),
         _ => false,

@@ -29,6 +29,7 @@ mod changes;
 mod dialogue;
 mod fields;
 mod macros;
+mod new_body;
 pub mod packet;
 mod refusal;
 mod terms;
@@ -36,7 +37,8 @@ mod terms;
 pub use address::MilterAddress;
 
 use super::{Message, ScanError};
-use crate::policy::content::{Opinion, Scanner, Word};
+use crate::policy::content::{Opinion, Scanner};
+use crate::spool::Body;
 use crate::tls::Stream;
 use dialogue::Dialogue;
 
@@ -46,10 +48,6 @@ pub struct Milter {
     address: MilterAddress,
     position: u8,
 }
-
-/// All filters, in the order in which they are asked.
-#[derive(Clone, Debug)]
-pub struct Milters(Vec<Milter>);
 
 impl Milter {
     /// The filter at `address`, which stands at `position` (from 0) in `MILTERS`.
@@ -67,11 +65,13 @@ impl Milter {
         Scanner::Milter(self.position)
     }
 
-    /// Asks it about a message. The deadline is the caller's.
+    /// Asks it about a message. Beside its opinion comes the body (CRLF lines) that
+    /// it wants in the place of the message's own. The deadline is the caller's.
     ///
     /// # Errors
-    /// [`ScanError`] when it is down or does not keep to the protocol.
-    pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
+    /// [`ScanError`] when it is down, does not keep to the protocol, or writes a
+    /// body that cannot be held.
+    pub async fn scan(&self, message: &Message<'_>) -> Result<(Opinion, Option<Body>), ScanError> {
         self.scan_on(self.address.connect().await?, message).await
     }
 
@@ -83,15 +83,16 @@ impl Milter {
         &self,
         connection: Box<dyn Stream>,
         message: &Message<'_>,
-    ) -> Result<Opinion, ScanError> {
+    ) -> Result<(Opinion, Option<Body>), ScanError> {
         let mut dialogue = Dialogue::open(connection).await?;
-        let (word, changes) = dialogue.judge(message).await?;
+        let (word, wishes) = dialogue.judge(message).await?;
         dialogue.quit().await;
-        Ok(Opinion {
+        let opinion = Opinion {
             scanner: self.scanner(),
             word,
-            changes,
-        })
+            changes: wishes.changes,
+        };
+        Ok((opinion, wishes.body))
     }
 
     /// Whether it is there and content with what is offered; says which version
@@ -104,39 +105,5 @@ impl Milter {
         let version = dialogue.version();
         dialogue.quit().await;
         Ok(format!("milter protocol version {version}"))
-    }
-}
-
-impl Milters {
-    /// Filters at these addresses, to be asked in this order.
-    pub fn new(addresses: Vec<MilterAddress>) -> Self {
-        // Beyond 256 they share a position rather than go unasked.
-        let positions = (0..=u8::MAX).chain(std::iter::repeat(u8::MAX));
-        let milters = addresses.into_iter().zip(positions);
-        Self(milters.map(|(a, at)| Milter::new(a, at)).collect())
-    }
-
-    /// The filters one by one.
-    pub fn iter(&self) -> std::slice::Iter<'_, Milter> {
-        self.0.iter()
-    }
-
-    /// Asks one after the other up to the first that refuses the message, for
-    /// good or for now. One that fails has no say, and the next one is asked.
-    pub async fn scan(&self, message: &Message<'_>) -> Vec<Opinion> {
-        let mut opinions = Vec::new();
-        for milter in &self.0 {
-            let opinion = milter.scan(message).await.unwrap_or_else(|error| Opinion {
-                scanner: milter.scanner(),
-                word: Word::Failed(error.to_string()),
-                changes: Vec::new(),
-            });
-            let refuses = matches!(opinion.word, Word::Refuse { .. } | Word::Defer { .. });
-            opinions.push(opinion);
-            if refuses {
-                break;
-            }
-        }
-        opinions
     }
 }

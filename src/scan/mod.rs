@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::policy::content::{Opinion, Scanner, Word};
-use crate::spool::Body;
+use crate::spool::{Body, SpoolError};
 use crate::tls::TlsDetails;
 
 pub mod address;
@@ -85,6 +85,19 @@ pub enum ScanError {
     /// The message is too large for it.
     #[error("the message is too large for it")]
     TooLarge,
+    /// The body that it puts in the place of the message's own cannot be held.
+    #[error("its new body cannot be held: {0}")]
+    Spool(SpoolError),
+}
+
+/// What all scanners say of one message.
+#[derive(Debug)]
+pub struct Findings {
+    /// At least one opinion of each that was asked.
+    pub opinions: Vec<Opinion>,
+    /// The body (CRLF lines) that is to be delivered in the place of the
+    /// message's own, of the last milter that wrote one.
+    pub new_body: Option<Body>,
 }
 
 /// The scanners that the settings name.
@@ -154,7 +167,7 @@ impl Scanners {
     /// What every scanner says of the message, at the latest when `SCAN_TIMEOUT`
     /// is over; a late one has failed. At least one opinion of each, but for
     /// milters behind one that refuses.
-    pub async fn scan(&self, message: &Message<'_>) -> Vec<Opinion> {
+    pub async fn scan(&self, message: &Message<'_>) -> Findings {
         if message.body.len() > self.max_size {
             tracing::info!(
                 id = message.id,
@@ -162,7 +175,10 @@ impl Scanners {
                 "message is above SCAN_MAX_SIZE and is not scanned"
             );
             let unscanned = |scanner| Opinion::new(scanner, Word::Unscanned);
-            return self.enabled().into_iter().map(unscanned).collect();
+            return Findings {
+                opinions: self.enabled().into_iter().map(unscanned).collect(),
+                new_body: None,
+            };
         }
         let deadline = Instant::now() + self.patience;
         let spamassassin = async {
@@ -184,14 +200,21 @@ impl Scanners {
         let (spamassassin, clamav, rspamd, milters) =
             tokio::join!(spamassassin, clamav, rspamd, milters);
         let others = [spamassassin, clamav, rspamd].into_iter().flatten();
-        others.flatten().chain(milters).collect()
+        Findings {
+            opinions: others.flatten().chain(milters.opinions).collect(),
+            new_body: milters.new_body,
+        }
     }
 
     /// Asks the milters one after the other, until one refuses.
-    async fn ask_milters(&self, message: &Message<'_>, deadline: Instant) -> Vec<Opinion> {
-        let mut opinions = Vec::new();
+    async fn ask_milters(&self, message: &Message<'_>, deadline: Instant) -> Findings {
+        let (mut opinions, mut new_body) = (Vec::new(), None);
         for service in &self.milters {
-            let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
+            let scan = async {
+                let (opinion, body) = service.client.scan(message).await?;
+                new_body = body.or(new_body.take());
+                Ok(vec![opinion])
+            };
             let said = service.ask(message.id, deadline, scan).await;
             let refuses = said.iter().any(|opinion| {
                 matches!(
@@ -204,7 +227,7 @@ impl Scanners {
                 break;
             }
         }
-        opinions
+        Findings { opinions, new_body }
     }
 
     /// Asks every scanner whether it is there: what it says of itself, or why

@@ -102,9 +102,10 @@ impl<C> Service<C> {
                 tracing::info!(id, scanner = %self.scanner, "message is too large for the scanner");
                 return vec![self.opinion(Word::Unscanned)];
             }
-            Ok(Some(Err(ScanError::Reported(how)))) => {
+            Ok(Some(Err(error @ (ScanError::Reported(_) | ScanError::Spool(_))))) => {
                 // It is there, and costs no other message any time.
                 attempt.succeeded();
+                let how = error.to_string();
                 tracing::warn!(id, scanner = %self.scanner, error = how, "scanner failed");
                 return failed(&how);
             }

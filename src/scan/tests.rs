@@ -63,14 +63,14 @@ async fn a_session_may_move_between_threads_while_it_scans() {
         let body = body(b"\r\n").await;
         scanners.scan(&message(&body)).await
     };
-    assert_eq!(tokio::spawn(scan).await.unwrap(), []);
+    assert_eq!(tokio::spawn(scan).await.unwrap().opinions, []);
 }
 
 #[tokio::test]
 async fn each_scanner_that_is_down_says_so_for_itself() {
     let scanners = Scanners::new(&all_at(&dead()));
     let body = body(b"\r\n").await;
-    let said = scanners.scan(&message(&body)).await;
+    let said = scanners.scan(&message(&body)).await.opinions;
     let who: Vec<Scanner> = said.iter().map(|opinion| opinion.scanner).collect();
     assert_eq!(who, ALL);
     assert!(said.iter().all(|it| matches!(it.word, Word::Failed(_))));
@@ -86,14 +86,14 @@ async fn a_message_above_the_limit_is_shown_to_nobody() {
         ..all_at(&dead())
     });
     let large = body(&[b'x'; 1025]).await;
-    let said = scanners.scan(&message(&large)).await;
+    let said = scanners.scan(&message(&large)).await.opinions;
     let expected: Vec<Opinion> = ALL
         .iter()
         .map(|scanner| Opinion::new(*scanner, Word::Unscanned))
         .collect();
     assert_eq!(said, expected);
     let fits = body(&[b'x'; 1024]).await;
-    let said = scanners.scan(&message(&fits)).await;
+    let said = scanners.scan(&message(&fits)).await.opinions;
     assert!(said.iter().all(|it| it.word != Word::Unscanned));
 }
 
@@ -110,7 +110,7 @@ async fn the_deadline_is_one_for_all() {
     });
     let body = body(b"\r\n").await;
     let start = Instant::now();
-    let said = scanners.scan(&message(&body)).await;
+    let said = scanners.scan(&message(&body)).await.opinions;
     assert!(start.elapsed() < Duration::from_secs(5));
     let late = Word::Failed("no answer in time".to_owned());
     assert_eq!(said[1], Opinion::new(Scanner::Rspamd, late));

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::body::{self, Kept as KeptBody};
 use super::machine::{Event, Spooled, Weighed};
 use super::refusal::Refusal;
-use super::{Chunks, Kept, Session, trouble};
+use super::{Chunks, Kept, Plan, Session, trouble};
 use crate::policy::Mode;
-use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
-use crate::scan::Message;
+use crate::policy::content::{ContentVerdict, Judgement, judge_content};
+use crate::scan::{Findings, Message};
 use crate::smtp::command::Bdat;
 use crate::smtp::header::{Fit, Gauge};
 use crate::smtp::path::{ForwardPath, ReversePath};
@@ -62,7 +62,7 @@ impl Session<'_> {
     fn spooled(&mut self, kept: KeptBody) -> Event {
         let spooled = match kept {
             KeptBody::Whole(body) => {
-                self.kept = Kept::Whole(body, Edits::default());
+                self.kept = Kept::Whole(body, Plan::default());
                 Spooled::Kept
             }
             KeptBody::Part(writer) => {
@@ -132,7 +132,7 @@ impl Session<'_> {
             body,
         };
         let began = Instant::now();
-        let opinions = court.scanners.scan(&message).await;
+        let Findings { opinions, new_body } = court.scanners.scan(&message).await;
         let judgement = judge_content(&court.settings, &opinions);
         self.journal
             .weighed(&id, &opinions, &judgement, began, self.service.policy.mode);
@@ -163,7 +163,7 @@ impl Session<'_> {
             (None, _) => {}
         }
         if let Kept::Whole(_, planned) = &mut self.kept {
-            *planned = edits;
+            *planned = Plan { edits, new_body };
         }
         // It will come again, and must not find that it has been here.
         if self.client.has_left().await {
@@ -173,11 +173,11 @@ impl Session<'_> {
     }
 
     pub(super) async fn deliver_body(&mut self) -> Event {
-        let Kept::Whole(body, edits) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+        let Kept::Whole(body, plan) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
             return Event::Gone;
         };
         let trace = self.trace();
-        let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), edits).await;
+        let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), plan).await;
         self.moved(delivered, self.chunks.began)
     }
 }

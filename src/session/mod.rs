@@ -128,8 +128,16 @@ enum Kept {
     Nothing,
     /// It is coming.
     Coming(spool::Writer),
-    /// It is here, and may be delivered with these edits.
-    Whole(spool::Body, Edits),
+    /// It is here, and may be delivered so.
+    Whole(spool::Body, Plan),
+}
+
+/// With what changes a message is delivered.
+#[derive(Default)]
+struct Plan {
+    edits: Edits,
+    /// In the place of its own body.
+    new_body: Option<spool::Body>,
 }
 
 /// The message that is being relayed or kept, chunk by chunk if it comes so.

@@ -1,7 +1,7 @@
 //! Header fields of a message (RFC 5322 2.2), changed while the message passes.
 //!
-//! Must never touch an octet of the body unless asked to replace it, never
-//! print a field that could be taken for two or for the end of the header
+//! Must never touch an octet of the body unless asked to drop it for another one,
+//! never print a field that could be taken for two or for the end of the header
 //! section, and never let a result depend on how the octets are cut.
 //!
 //! What is taken for the header section: every line up to the first empty one.
@@ -53,7 +53,16 @@ impl Edits {
 pub struct Editor {
     trace: Bytes,
     edits: Edits,
+    body: Fate,
     state: State,
+}
+
+/// What becomes of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// Another one will follow the header section.
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -62,8 +71,8 @@ enum State {
     Header(Incoming),
     /// The body passes.
     Body,
-    /// The body is thrown away: another one has been written.
-    Replaced,
+    /// The body is thrown away.
+    Dropped,
 }
 
 /// A header section of which the end has not come yet.
@@ -126,8 +135,27 @@ impl Editor {
         Self {
             trace: Bytes::copy_from_slice(trace),
             edits,
+            body: Fate::Passes,
             state,
         }
+    }
+
+    /// As [`Editor::new`], for a message whose body is dropped: a header section
+    /// comes out with its empty line, and whoever edits writes another body
+    /// behind it. See [`Editor::has_dropped_body`].
+    pub fn without_body(trace: &[u8], edits: Edits) -> Self {
+        Self {
+            body: Fate::Dropped,
+            state: State::Header(Incoming::default()),
+            ..Self::new(trace, edits)
+        }
+    }
+
+    /// Whether all that will come out has come out, and the message's own body
+    /// does not. Not so before the header section has ended, and never where it
+    /// is too long to be edited: such a message keeps its body.
+    pub fn has_dropped_body(&self) -> bool {
+        matches!(self.state, State::Dropped)
     }
 
     /// Takes the next octets of the content and appends to `out` what can go.
@@ -135,7 +163,7 @@ impl Editor {
     pub fn edit(&mut self, content: &[u8], out: &mut Vec<u8>) {
         match &mut self.state {
             State::Body => out.extend_from_slice(content),
-            State::Replaced => {}
+            State::Dropped => {}
             State::Header(incoming) => {
                 incoming.held.extend_from_slice(content);
                 let extent = incoming.extent();
@@ -164,24 +192,20 @@ impl Editor {
         let edits = std::mem::take(&mut self.edits);
         let mut section = Section::parse(&self.trace, held);
         section.remove(&edits.remove);
-        let mut replacement = None;
         for change in edits.changes {
-            match change.checked() {
-                Ok(Change::ReplaceBody(body)) => replacement = Some(body),
-                Ok(change) => section.apply(change),
-                Err(_) => {}
+            if let Ok(change) = change.checked() {
+                section.apply(change);
             }
         }
-        match replacement {
-            None => {
+        match self.body {
+            Fate::Passes => {
                 section.print(out);
                 out.extend_from_slice(&body);
                 self.state = State::Body;
             }
-            Some(body) => {
+            Fate::Dropped => {
                 section.print_for_another_body(out);
-                out.extend_from_slice(&body);
-                self.state = State::Replaced;
+                self.state = State::Dropped;
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod dot;
 pub mod ehlo;
 pub mod header;
 pub mod line;
+pub mod newline;
 pub mod parameters;
 pub mod path;
 pub mod reply;

@@ -134,6 +134,7 @@ impl Spool {
 #[derive(Clone, Debug)]
 pub struct Body {
     held: Arc<Held>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -143,10 +144,17 @@ enum Held {
 }
 
 impl Body {
-    fn new(held: Held) -> Self {
+    fn new(held: Held, shared: Arc<Shared>) -> Self {
         Self {
             held: Arc::new(held),
+            shared,
         }
+    }
+
+    /// Begins another body in the same spool. Takes up nothing until something
+    /// is written.
+    pub fn begin_another(&self) -> Writer {
+        Writer::new(Arc::clone(&self.shared))
     }
 
     /// Octets.

@@ -64,11 +64,11 @@ impl Writer {
     /// As [`Writer::write`].
     pub async fn finish(self) -> Result<Body, SpoolError> {
         match self.state {
-            State::Memory(pieces) => Ok(Body::new(Held::Memory(pieces.finish()))),
+            State::Memory(pieces) => Ok(Body::new(Held::Memory(pieces.finish()), self.shared)),
             State::File(outgoing) => {
                 let mut file = outgoing.flush().await?.file;
                 file.finish();
-                Ok(Body::new(Held::File(file)))
+                Ok(Body::new(Held::File(file), self.shared))
             }
             State::Broken => Err(broken()),
         }

@@ -65,7 +65,7 @@ pub use postfix::{Learns, Options, Postfix};
 pub use prometheus::Prometheus;
 pub use redis::{Redis, redis_questions, with_redis_in_time};
 pub use rspamd::Rspamd;
-pub use scanned::{hold, message};
+pub use scanned::{content_of, hold, message, milters};
 pub use scripted::{Act, Scripted};
 pub use senders::{Attempt, Doors, Senders, sent_by_attempt};
 pub use sham::{Manner, Sham};

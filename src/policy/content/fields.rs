@@ -58,7 +58,7 @@ fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
             ..
         } => (1, u32::MAX - index),
         Change::Delete { .. } => (2, 0),
-        Change::Add { .. } | Change::ReplaceBody(_) => (3, 0),
+        Change::Add { .. } => (3, 0),
     });
     let mut deleted = HashSet::new();
     changes.retain(|change| match change {

@@ -1,9 +1,7 @@
-//! The changes that a filter asks for at the end of a message.
+//! The changes of header fields that a filter asks for at the end of a message.
 //!
 //! Must never let through a change that cannot be printed as it is meant, nor
 //! hold more than its bounds.
-
-use bytes::BytesMut;
 
 use super::packet::Answer;
 use crate::policy::content::{Change, Place};
@@ -15,9 +13,6 @@ const CHANGES_MAX: usize = 1000;
 
 /// Most octets of names and values in them.
 const HEADER_MAX: usize = 1024 * 1024;
-
-/// Longest new body in octets.
-const BODY_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest reason for a quarantine, in characters.
 const REASON_MAX: usize = 200;
@@ -37,7 +32,6 @@ pub(super) struct Changes {
     list: Vec<Change>,
     header_octets: usize,
     asked: usize,
-    body: Option<BytesMut>,
     quarantine: Option<String>,
 }
 
@@ -73,7 +67,6 @@ impl Changes {
                     }
                 })
             }
-            Answer::ReplaceBody(piece) => self.replace_body(&piece),
             Answer::Quarantine(reason) => {
                 let reason = String::from_utf8_lossy(&reason);
                 let reason = reason.chars().take(REASON_MAX).collect::<String>();
@@ -91,16 +84,8 @@ impl Changes {
     }
 
     /// The reason for a quarantine, if one was asked for, and all changes in order.
-    ///
-    /// # Errors
-    /// A new body that cannot be sent: the old one must not pass in its place.
-    pub(super) fn into_parts(mut self) -> Result<(Option<String>, Vec<Change>), ScanError> {
-        if let Some(body) = self.body {
-            let change = Change::ReplaceBody(body.freeze()).checked();
-            let change = change.map_err(|error| ScanError::Protocol(error.to_string()))?;
-            self.list.push(change);
-        }
-        Ok((self.quarantine, self.list))
+    pub(super) fn into_parts(self) -> (Option<String>, Vec<Change>) {
+        (self.quarantine, self.list)
     }
 
     /// Adds a change of one field, unless name or value cannot stand in a message.
@@ -123,15 +108,6 @@ impl Changes {
                 tracing::warn!(field = %Clean(&field), %error, "a milter's change of a header field was dropped");
             }
         }
-        Ok(())
-    }
-
-    fn replace_body(&mut self, piece: &[u8]) -> Result<(), ScanError> {
-        let body = self.body.get_or_insert_default();
-        if body.len() + piece.len() > BODY_MAX {
-            return Err(ScanError::Protocol("new body too long".to_owned()));
-        }
-        body.extend_from_slice(piece);
         Ok(())
     }
 }

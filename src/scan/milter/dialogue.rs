@@ -13,11 +13,13 @@ use tokio::time::timeout;
 
 use super::changes::{Changes, Reading};
 use super::fields::{Fields, Front, TooLong};
+use super::new_body::NewBody;
 use super::packet::{Answer, Command, DATA_MAX};
 use super::terms::{Step, Terms};
 use super::{macros, refusal};
 use crate::policy::content::{Change, Word};
 use crate::scan::{Message, ScanError};
+use crate::spool::Body;
 use crate::tls::Stream;
 
 /// Most "still at it" in a row; one a second would be lavish, and the deadline
@@ -65,6 +67,14 @@ enum Next {
     OtherStep,
 }
 
+/// What the filter wants changed.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) changes: Vec<Change>,
+    /// In the place of the message's own.
+    pub(super) body: Option<Body>,
+}
+
 /// A connection on which terms have been agreed.
 pub(super) struct Dialogue {
     stream: Box<dyn Stream>,
@@ -107,10 +117,10 @@ impl Dialogue {
     pub(super) async fn judge(
         &mut self,
         message: &Message<'_>,
-    ) -> Result<(Word, Vec<Change>), ScanError> {
+    ) -> Result<(Word, Wishes), ScanError> {
         match self.tell(message).await {
             Ok(told) => Ok(told),
-            Err(End::Decided(word)) => Ok((word, Vec::new())),
+            Err(End::Decided(word)) => Ok((word, Wishes::default())),
             Err(End::Failed(error)) => Err(error),
         }
     }
@@ -126,7 +136,7 @@ impl Dialogue {
         let _ = timeout(QUIT_PATIENCE, goodbye).await;
     }
 
-    async fn tell(&mut self, message: &Message<'_>) -> Result<(Word, Vec<Change>), End> {
+    async fn tell(&mut self, message: &Message<'_>) -> Result<(Word, Wishes), End> {
         self.tell_envelope(message).await?;
         self.tell_content(message).await?;
         self.send(Step::EndOfBody, Command::EndOfBody, message, None)
@@ -212,17 +222,27 @@ impl Dialogue {
     }
 
     /// Takes changes in until the filter has decided.
-    async fn conclude(&mut self, message: &Message<'_>) -> Result<(Word, Vec<Change>), End> {
+    async fn conclude(&mut self, message: &Message<'_>) -> Result<(Word, Wishes), End> {
         let reading = Reading {
             trace: message.trace,
             leading_space: self.terms.has_leading_space(),
         };
         let mut changes = Changes::default();
+        let mut new_body = None;
         loop {
             match self.answer(Step::EndOfBody).await? {
                 Answer::Continue | Answer::Accept => {
-                    let (quarantine, changes) = changes.into_parts()?;
-                    return Ok((quarantine.map_or(Word::Clean, Word::Quarantine), changes));
+                    let (quarantine, changes) = changes.into_parts();
+                    let body = match new_body {
+                        Some(new_body) => Some(NewBody::finish(new_body).await?),
+                        None => None,
+                    };
+                    let word = quarantine.map_or(Word::Clean, Word::Quarantine);
+                    return Ok((word, Wishes { changes, body }));
+                }
+                Answer::ReplaceBody(piece) => {
+                    let new_body = new_body.get_or_insert_with(|| NewBody::begin(message.body));
+                    new_body.write(&piece).await?;
                 }
                 answer => match decision(&answer)? {
                     Some(word) => return Err(End::Decided(word)),

@@ -1,7 +1,4 @@
-//! A change to a message that a scanner asks for, and what makes it printable.
-
-use bytes::Bytes;
-use memchr::{memchr, memchr2_iter};
+//! A change to a header section that a scanner asks for, and what makes it printable.
 
 /// Longest line of a field, octets without CRLF (RFC 5322 2.1.1).
 const LINE_MAX: usize = 998;
@@ -9,7 +6,7 @@ const LINE_MAX: usize = 998;
 /// Longest field with its folded lines, octets.
 const FIELD_MAX: usize = 64 * 1024;
 
-/// A change to the message, applied in order at delivery.
+/// A change to the header section, applied in order at delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Puts a field in.
@@ -38,8 +35,6 @@ pub enum Change {
         /// The nth (from 1) of that name; `None` and 0 stand for all.
         index: Option<u32>,
     },
-    /// Takes away the whole body and puts this one (CRLF lines) in its place.
-    ReplaceBody(Bytes),
 }
 
 /// Where a field is put.
@@ -68,14 +63,11 @@ pub enum FieldError {
     /// A line above 998 octets, or a field beyond reason.
     #[error("the value is too long")]
     TooLong,
-    /// A NUL in a new body.
-    #[error("the new body holds a NUL")]
-    Body,
 }
 
 impl Change {
     /// The change in the form in which it may be printed: folding is CRLF and
-    /// white space, a new body consists of CRLF lines.
+    /// white space.
     ///
     /// # Errors
     /// [`FieldError`] if there is no such form.
@@ -93,7 +85,6 @@ impl Change {
                 checked_name(&name)?;
                 Ok(Self::Delete { name, index })
             }
-            Self::ReplaceBody(body) => checked_body(body).map(Self::ReplaceBody),
         }
     }
 }
@@ -137,37 +128,4 @@ fn checked_value(name: &str, value: &str) -> Result<String, FieldError> {
         lines.push(line);
     }
     Ok(lines.join("\r\n"))
-}
-
-/// Every CR and LF that stands alone becomes CRLF, and the last line gets one.
-fn checked_body(body: Bytes) -> Result<Bytes, FieldError> {
-    if memchr(0, &body).is_some() {
-        return Err(FieldError::Body);
-    }
-    if (body.is_empty() || body.ends_with(b"\r\n")) && !has_bare_newline(&body) {
-        return Ok(body);
-    }
-    let mut lines = Vec::with_capacity(body.len());
-    let mut octets = body.iter().peekable();
-    while let Some(&octet) = octets.next() {
-        match octet {
-            b'\r' => {
-                octets.next_if(|next| **next == b'\n');
-                lines.extend_from_slice(b"\r\n");
-            }
-            b'\n' => lines.extend_from_slice(b"\r\n"),
-            octet => lines.push(octet),
-        }
-    }
-    if !lines.is_empty() && !lines.ends_with(b"\r\n") {
-        lines.extend_from_slice(b"\r\n");
-    }
-    Ok(lines.into())
-}
-
-fn has_bare_newline(body: &[u8]) -> bool {
-    memchr2_iter(b'\r', b'\n', body).any(|at| match body.get(at) {
-        Some(b'\r') => body.get(at + 1) != Some(&b'\n'),
-        _ => at.checked_sub(1).and_then(|before| body.get(before)) != Some(&b'\r'),
-    })
 }

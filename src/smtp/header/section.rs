@@ -117,7 +117,7 @@ impl Section {
         });
     }
 
-    /// Applies a change that has been checked; one of the body changes nothing here.
+    /// Applies a change that has been checked.
     pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Add { place, name, value } => {
@@ -162,7 +162,6 @@ impl Section {
                     self.fields.remove(at);
                 }
             }
-            Change::ReplaceBody(_) => {}
         }
     }
 

@@ -35,13 +35,17 @@ fn edits(remove: &[&'static str], changes: &[Change]) -> Edits {
 
 /// The edited content, handed over in pieces of this size.
 fn edited_in_pieces(size: usize, trace: &str, edits: &Edits, content: &[u8]) -> Vec<u8> {
-    let mut editor = Editor::new(trace.as_bytes(), edits.clone());
+    passed(Editor::new(trace.as_bytes(), edits.clone()), size, content).0
+}
+
+/// What comes out, and whether the body was dropped.
+fn passed(mut editor: Editor, size: usize, content: &[u8]) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     for piece in content.chunks(size.max(1)) {
         editor.edit(piece, &mut out);
     }
     editor.finish(&mut out);
-    out
+    (out, editor.has_dropped_body())
 }
 
 fn edited(trace: &str, edits: &Edits, content: &str) -> String {
@@ -175,25 +179,45 @@ fn a_message_may_end_inside_its_header_section() {
 }
 
 #[test]
-fn replaces_the_body_and_nothing_but_the_body() {
-    let body = |octets: &'static [u8]| edits(&[], &[Change::ReplaceBody(octets.into())]);
-    let content = "To: b\r\n\r\nold\r\n";
-    assert_eq!(
-        edited("", &body(b"new\r\n"), content),
-        "To: b\r\n\r\nnew\r\n"
-    );
-    assert_eq!(edited("", &body(b""), content), "To: b\r\n\r\n");
-    assert_eq!(
-        edited("", &body(b"new"), "To: b\r\n"),
-        "To: b\r\n\r\nnew\r\n"
-    );
-    assert_eq!(edited("", &body(b"new"), "no field\r\n"), "\r\nnew\r\n");
-    // A line end that stands alone would be a smuggled end of message.
-    assert_eq!(
-        edited("", &body(b"a\n.\nb\r.\rc\r\nd"), content),
-        "To: b\r\n\r\na\r\n.\r\nb\r\n.\r\nc\r\nd\r\n"
-    );
-    assert_eq!(edited("", &body(b"a\0b"), content), content);
+fn drops_the_body_and_nothing_but_the_body() {
+    let nothing = Edits::default();
+    for (content, section) in [
+        ("To: b\r\n\r\nold\r\n", "To: b\r\n\r\n"),
+        ("To: b\n\nold\n", "To: b\n\n"),
+        ("To: b\r\n", "To: b\r\n\r\n"),
+        ("To: b", "To: b\r\n\r\n"),
+        ("no field\r\n", "\r\n"),
+        ("\r\nold", "\r\n"),
+        ("", "\r\n"),
+    ] {
+        for size in [1, 7, usize::MAX] {
+            let editor = Editor::without_body(b"", nothing.clone());
+            let (out, is_dropped) = passed(editor, size, content.as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), section, "{content:?}");
+            assert!(is_dropped, "{content:?}");
+        }
+    }
+}
+
+#[test]
+fn tells_as_soon_as_the_body_is_dropped() {
+    let mut editor = Editor::without_body(b"Received: x\r\n", Edits::default());
+    let mut out = Vec::new();
+    editor.edit(b"To: b\r\n\r", &mut out);
+    assert!(out.is_empty() && !editor.has_dropped_body());
+    editor.edit(b"\nbo", &mut out);
+    assert!(editor.has_dropped_body());
+    editor.edit(b"dy", &mut out);
+    editor.finish(&mut out);
+    assert_eq!(out, b"Received: x\r\nTo: b\r\n\r\n");
+}
+
+#[test]
+fn an_overlong_header_section_keeps_its_body() {
+    let content = format!("{}\r\nbody\r\n", "C:\r\n".repeat(LINES_MAX + 1));
+    let editor = Editor::without_body(b"", Edits::default());
+    let (out, is_dropped) = passed(editor, usize::MAX, content.as_bytes());
+    assert!(out == content.as_bytes() && !is_dropped);
 }
 
 #[test]
@@ -271,8 +295,8 @@ fn folding_is_printed_as_crlf() {
 }
 
 /// The same edits, on lines of the whole message and without any care for cost.
-fn reference(trace: &str, edits: &Edits, content: &str) -> String {
-    if trace.is_empty() && edits.is_empty() {
+fn reference(trace: &str, edits: &Edits, drops_body: bool, content: &str) -> String {
+    if trace.is_empty() && edits.is_empty() && !drops_body {
         return content.to_owned();
     }
     let mut lines: Vec<&str> = content.split_inclusive('\n').collect();
@@ -323,7 +347,6 @@ fn reference(trace: &str, edits: &Edits, content: &str) -> String {
         number <= own || !is_meant
     });
     let mut has_grown = own > 0;
-    let mut body: Option<String> = None;
     for change in &edits.changes {
         let last = fields
             .iter()
@@ -364,15 +387,14 @@ fn reference(trace: &str, edits: &Edits, content: &str) -> String {
                     fields.remove(at);
                 }
             }
-            Change::ReplaceBody(new) => body = Some(String::from_utf8(new.to_vec()).unwrap()),
         }
     }
     for field in fields {
         out.push_str(field.trim_end_matches("\r\n"));
         out.push_str("\r\n");
     }
-    if let Some(body) = body {
-        return out + "\r\n" + &body;
+    if drops_body {
+        return out + "\r\n";
     }
     if !has_header && has_grown {
         out.push_str("\r\n");
@@ -422,7 +444,6 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (name(), 0u32..4, prop_oneof![Just(""), value()])
             .prop_map(|(name, index, value)| set(name, index, value)),
         2 => (name(), prop::option::of(0u32..4)).prop_map(|(name, index)| delete(name, index)),
-        1 => Just(Change::ReplaceBody(Bytes::from_static(b"new\r\n"))),
     ]
 }
 
@@ -433,12 +454,18 @@ proptest! {
         trace in prop::sample::select(vec!["", "Received: x\r\n", "A: x\r\nA: y\r\n"]),
         remove in prop::sample::subsequence(vec!["X-Spam", "X-Spam-*", "a"], 0..3),
         changes in prop::collection::vec(change(), 0..5),
+        drops_body: bool,
         size in 1usize..40,
     ) {
         let edits = Edits { remove, changes };
-        let expected = reference(trace, &edits, &content);
-        let out = edited_in_pieces(size, trace, &edits, content.as_bytes());
+        let expected = reference(trace, &edits, drops_body, &content);
+        let editor = match drops_body {
+            true => Editor::without_body(trace.as_bytes(), edits),
+            false => Editor::new(trace.as_bytes(), edits),
+        };
+        let (out, is_dropped) = passed(editor, size, content.as_bytes());
         prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+        prop_assert_eq!(is_dropped, drops_body);
     }
 
     #[test]

@@ -30,6 +30,21 @@ fn world() -> (Runtime, Body) {
     (runtime, body)
 }
 
+async fn content_of(body: &Body) -> Vec<u8> {
+    let (mut reader, mut content) = (body.reader(), Vec::new());
+    while let Some(piece) = reader.next().await.unwrap() {
+        content.extend_from_slice(&piece);
+    }
+    content
+}
+
+/// What a server of any laxity reads as the same lines.
+fn assert_strict_lines(body: &[u8]) {
+    let without = String::from_utf8_lossy(body).replace("\r\n", "");
+    assert!(!without.contains(['\r', '\n', '\0']));
+    assert!(body.is_empty() || body.ends_with(b"\r\n"));
+}
+
 fuzz_target!(|data: &[u8]| {
     let Some((steer, answers)) = steered(data) else {
         return;
@@ -56,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
         let connection = Box::new(tokio::io::join(answers, tokio::io::sink()));
         let milter = Milter::new(address, 0);
         match runtime.block_on(milter.scan_on(connection, &message)) {
-            Ok(opinion) => {
+            Ok((opinion, new_body)) => {
                 let refused = match opinion.word {
                     Word::Clean => None,
                     Word::Quarantine(reason) => {
@@ -75,11 +90,14 @@ fuzz_target!(|data: &[u8]| {
                     other => panic!("{other:?}"),
                 };
                 if let Some(reply) = refused {
-                    assert!(opinion.changes.is_empty());
+                    assert!(opinion.changes.is_empty() && new_body.is_none());
                     assert_reply_lines(&reply.to_string(), 512);
                 }
                 for change in opinion.changes {
                     assert_eq!(Change::checked(change.clone()), Ok(change));
+                }
+                if let Some(body) = new_body {
+                    assert_strict_lines(&runtime.block_on(content_of(&body)));
                 }
             }
             Err(error) => assert_one_line(&error.to_string()),

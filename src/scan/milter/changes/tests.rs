@@ -38,7 +38,7 @@ fn taken(answers: impl IntoIterator<Item = Answer>, reading: Reading<'_>) -> Vec
     for answer in answers {
         changes.take(answer, reading).unwrap();
     }
-    changes.into_parts().unwrap().1
+    changes.into_parts().1
 }
 
 fn added(value: impl AsRef<[u8]>) -> Option<String> {
@@ -56,8 +56,6 @@ fn keeps_changes_in_order() {
         insert(0, "X-Two", "2"),
         change(1, "Subject", "new"),
         change(2, "Old", ""),
-        Answer::ReplaceBody(bytes("new ")),
-        Answer::ReplaceBody(bytes("body\r\n")),
     ];
     let expected = [
         Change::Add {
@@ -79,7 +77,6 @@ fn keeps_changes_in_order() {
             name: "Old".into(),
             index: Some(2),
         },
-        Change::ReplaceBody(bytes("new body\r\n")),
     ];
     assert_eq!(taken(answers, NO_TRACE), expected);
 }
@@ -166,13 +163,6 @@ fn refuses_changes_without_end() {
     let long = "x".repeat(HEADER_MAX / 2);
     assert!(changes.take(add("X", &long), NO_TRACE).is_ok());
     assert!(changes.take(add("X", &long), NO_TRACE).is_err());
-
-    let mut changes = Changes::default();
-    let piece = Bytes::from(vec![b'x'; BODY_MAX / 2]);
-    for good in [true, true, false] {
-        let taken = changes.take(Answer::ReplaceBody(piece.clone()), NO_TRACE);
-        assert_eq!(taken.is_ok(), good);
-    }
 }
 
 #[test]
@@ -182,32 +172,10 @@ fn a_reason_for_a_quarantine_is_short_and_clean() {
     changes
         .take(Answer::Quarantine(bytes(reason)), NO_TRACE)
         .unwrap();
-    let (reason, _) = changes.into_parts().unwrap();
+    let (reason, _) = changes.into_parts();
     let reason = reason.unwrap();
     assert!(reason.starts_with("bad\\r\\n"), "{reason}");
     assert!(reason.len() < 300 && !reason.contains(char::is_control));
-}
-
-#[test]
-fn a_new_body_has_crlf_lines_only() {
-    for (body, strict) in [
-        ("", ""),
-        ("a", "a\r\n"),
-        ("a\nb\rc\r\n\n\r\r\n", "a\r\nb\r\nc\r\n\r\n\r\n\r\n"),
-        ("\n.\n", "\r\n.\r\n"),
-    ] {
-        let answers = [Answer::ReplaceBody(bytes(body))];
-        let expected = [Change::ReplaceBody(bytes(strict))];
-        assert_eq!(taken(answers, NO_TRACE), expected, "{body:?}");
-    }
-}
-
-#[test]
-fn a_new_body_that_cannot_be_sent_is_no_reason_to_pass_the_old_one() {
-    let mut changes = Changes::default();
-    let answer = Answer::ReplaceBody(bytes("a\0b"));
-    changes.take(answer, NO_TRACE).unwrap();
-    assert!(changes.into_parts().is_err());
 }
 
 proptest! {
