@@ -41,6 +41,8 @@
 //! - `SESSIONS_MAX` belongs to `limits`: its places know who waits, and each has
 //!   a bell of its own, so that a shutdown and stress reach sessions without a
 //!   lock that all of them share.
+//! - `BACKEND_CONN_MAX` belongs there too (`limits/seats.rs`): who must give up a
+//!   connection to the backend is known where it is known who waits.
 //! - Sessions run on threads with a runtime each (`server/crew.rs`); the process's
 //!   own runtime accepts, probes and answers the admin port.
 //! - `session/group.rs` tells the backend together what a client has pipelined. The

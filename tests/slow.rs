@@ -193,7 +193,8 @@ fn bodies_slower_than_the_minimum_are_cut_and_never_ended() {
 fn bodies_that_stand_still_hold_no_buffers() {
     const CLIENTS: usize = 200;
     let backend = Scripted::start(&[]);
-    let portcullis = Portcullis::guarding(backend.address, &[("DATA_RATE_GRACE", "5m")]);
+    let settings = [("DATA_RATE_GRACE", "5m"), ("BACKEND_CONN_MAX", "off")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
     let lines = format!(".{}\r\n", "x".repeat(72)).repeat(900);
     let stand_still = || {
         let mut client = Smtp::greeted(portcullis.mx);

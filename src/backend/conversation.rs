@@ -70,6 +70,8 @@ pub struct Conversation {
     pub takes_login: bool,
     /// The backend's side of TLS, if any.
     pub tls: Option<TlsDetails>,
+    /// What is given back when the connection is gone.
+    held: Option<Box<dyn Send + Sync>>,
 }
 
 impl Conversation {
@@ -86,7 +88,13 @@ impl Conversation {
             introduction: Introduction::None,
             takes_login: false,
             tls: None,
+            held: None,
         }
+    }
+
+    /// Keeps something for as long as there is this connection.
+    pub fn hold(&mut self, held: Box<dyn Send + Sync>) {
+        self.held = Some(held);
     }
 
     /// Gives back the stream, for a TLS handshake. Octets behind the reply to

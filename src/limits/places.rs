@@ -41,6 +41,8 @@ pub struct Places {
     guests: DashMap<u64, Arc<Guest>, RandomState>,
     numbers: AtomicU64,
     closing: AtomicBool,
+    /// Clients that wait for a connection to the guarded server.
+    pub(super) standing: AtomicUsize,
     /// Clients asked to leave since the log told of it.
     asked: AtomicUsize,
     /// When it did, in milliseconds since the start.
@@ -56,13 +58,19 @@ pub struct Place {
 }
 
 /// What the keeper knows of a session.
-struct Guest {
+#[derive(Debug, Default)]
+pub(super) struct Guest {
     /// Milliseconds since the start of the house, plus one; 0 while we work for it.
-    waiting_since: AtomicU64,
+    pub(super) waiting_since: AtomicU64,
+    /// Likewise, since when it has held a connection to the guarded server without
+    /// getting anything done; 0 while it holds none.
+    pub(super) holds_since: AtomicU64,
+    /// How many connections it has been given so far.
+    pub(super) seats: AtomicU64,
     /// Milliseconds that we have waited before that, since it got something done.
     waited: AtomicU64,
     useful: AtomicBool,
-    call: Notify,
+    pub(super) call: Notify,
 }
 
 impl Places {
@@ -74,10 +82,21 @@ impl Places {
             guests: DashMap::default(),
             numbers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            standing: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             told: AtomicU64::new(0),
             start: Instant::now(),
         })
+    }
+
+    /// A house that has stood for some minutes.
+    #[cfg(test)]
+    pub(super) fn long_open(most: usize) -> Arc<Self> {
+        let mut house = Arc::into_inner(Self::new(most)).unwrap();
+        house.start = Instant::now()
+            .checked_sub(Duration::from_secs(300))
+            .unwrap();
+        Arc::new(house)
     }
 
     /// A place, if there is one.
@@ -89,9 +108,7 @@ impl Places {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let guest = Arc::new(Guest {
             waiting_since: AtomicU64::new(self.now()),
-            waited: AtomicU64::new(0),
-            useful: AtomicBool::new(false),
-            call: Notify::new(),
+            ..Guest::default()
         });
         self.guests.insert(number, Arc::clone(&guest));
         Some(Place {
@@ -130,6 +147,7 @@ impl Places {
         loop {
             tokio::time::sleep(ROUND).await;
             self.look_around();
+            self.free_seats();
         }
     }
 
@@ -188,7 +206,12 @@ impl Places {
         SHORTEST_PATIENCE + more.unwrap_or_default()
     }
 
-    fn now(&self) -> u64 {
+    /// All that sit here.
+    pub(super) fn guests(&self) -> impl Iterator<Item = Arc<Guest>> {
+        self.guests.iter().map(|guest| Arc::clone(&guest))
+    }
+
+    pub(super) fn now(&self) -> u64 {
         let milliseconds = u64::try_from(self.start.elapsed().as_millis());
         milliseconds.unwrap_or(u64::MAX).saturating_add(1)
     }
@@ -219,6 +242,24 @@ impl Place {
     pub fn done(&self) {
         self.useful();
         self.guest.waited.store(0, Ordering::Relaxed);
+        if self.guest.holds_since.load(Ordering::Relaxed) != 0 {
+            let now = self.places.now();
+            self.guest.holds_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the client has kept us waiting since it got something done, or came;
+    /// without the wait that goes on.
+    pub fn waited(&self) -> Duration {
+        Duration::from_millis(self.guest.waited.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Whether the house closes.
@@ -275,13 +316,6 @@ mod tests {
         place.guest.waiting_since.store(since, Ordering::Relaxed);
     }
 
-    /// A house that has stood for a minute.
-    fn old_house(places: usize) -> Arc<Places> {
-        let mut house = Arc::into_inner(Places::new(places)).unwrap();
-        house.start = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-        Arc::new(house)
-    }
-
     #[test]
     fn no_more_places_than_there_are() {
         let (places, mut taken) = full_house();
@@ -301,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_useless_lose_patience_first() {
-        let house = old_house(10);
+        let house = Places::long_open(10);
         let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
         for place in &taken {
             place.useful();
@@ -321,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_useless_gain_nothing_by_a_command_now_and_then() {
-        let house = old_house(10);
+        let house = Places::long_open(10);
         let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
         for place in &taken {
             for _ in 0..20 {
@@ -336,7 +370,7 @@ mod tests {
 
     #[test]
     fn nobody_keeps_us_waiting_for_ever_in_small_pieces() {
-        let house = old_house(10);
+        let house = Places::long_open(10);
         let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
         for place in &taken {
             place.useful();
@@ -352,7 +386,7 @@ mod tests {
 
     #[test]
     fn nobody_keeps_us_waiting_for_ten_seconds_under_stress() {
-        let house = old_house(10);
+        let house = Places::long_open(10);
         let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
         for place in &taken {
             place.useful();
@@ -373,7 +407,7 @@ mod tests {
 
     #[test]
     fn without_stress_everybody_may_stay() {
-        let house = old_house(10);
+        let house = Places::long_open(10);
         let taken: Vec<_> = (0..8).map(|_| house.take().unwrap()).collect();
         for place in &taken {
             waits_for(place, Duration::from_secs(50));

@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Backend;
-use crate::limits::{Limits, Places};
+use crate::limits::{Limits, Places, Seats};
 use crate::metrics;
 use crate::session::{DoorLog, Listener, Service};
 use crate::settings::{List, Secret};
@@ -234,6 +234,7 @@ pub async fn run(
         backend: Arc::clone(&backend),
         limits: Arc::clone(&limits),
         places: Arc::clone(&places),
+        seats: Seats::new(rooms.limits.backend_conn_max),
         door_log: DoorLog::new(),
         court,
     }));

@@ -20,7 +20,7 @@ use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
 use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told};
 use crate::backend::Backend;
-use crate::limits::Limits;
+use crate::limits::{Limits, Seats};
 use crate::metrics::{self, Attempt, Reload};
 use crate::scan::Scanners;
 use crate::session::{Court, DoorLog, Service};
@@ -166,6 +166,10 @@ impl Running {
         } else {
             self.another_backend(&new).await?
         };
+        let seats = match new.limits.backend_conn_max {
+            same if same == self.rooms.limits.backend_conn_max => Arc::clone(&old.seats),
+            other => Seats::new(other),
+        };
         let tls = if self.rooms.tls.tls_min == new.tls.tls_min {
             old.tls.clone()
         } else {
@@ -203,6 +207,7 @@ impl Running {
             backend,
             limits: Arc::new(limits),
             places: Arc::clone(&old.places),
+            seats,
             door_log: DoorLog::new(),
             court,
         }));

@@ -96,8 +96,13 @@ impl Session<'_> {
                 .identity()
                 .and_then(|identity| identity.login.clone()),
         };
+        let Some(seat) = self.place.sit(&self.service.seats).await else {
+            tracing::warn!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");
+            return Event::Connected(Err(Unavailable::Busy));
+        };
         match self.service.backend.open(&client).await {
-            Ok(conversation) => {
+            Ok(mut conversation) => {
+                conversation.hold(Box::new(seat));
                 let relogin = if conversation.takes_login {
                     Relogin::Possible
                 } else {

@@ -371,9 +371,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What happened instead.
     async fn await_line(&mut self) -> Result<Line<Command>, Event> {
+        // One command's time, and twice that for all of them up to something done.
+        let command = *self.service.settings.timeout_command;
+        let in_all = command.saturating_mul(2);
+        let patience = command.min(in_all.saturating_sub(self.place.waited()));
         self.place.waits();
         let line = loop {
-            let patience = *self.service.settings.timeout_command;
             self.client.set_patience(match self.machine.awaits_chunk() {
                 true => patience.min(self.chunks.patience()),
                 false => patience,

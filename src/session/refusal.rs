@@ -53,6 +53,8 @@ pub enum Refusal {
     BackendGone,
     /// The backend's TLS is not what `BACKEND_TLS` demands.
     BackendTls,
+    /// `BACKEND_CONN_MAX` connections to the backend are in use.
+    BackendBusy,
     /// The backend does not offer to this client what it offered to the last probe.
     BackendChanged,
     /// The backend said something that the machine did not ask for.
@@ -69,7 +71,7 @@ pub enum Refusal {
     Busy,
     /// The client spoke before the greeting (RFC 5321 4.3.1).
     EarlyTalker,
-    /// The client kept us waiting while places ran out.
+    /// The client kept us waiting while places, or connections to the backend, ran out.
     Shed,
     /// The spool is full or broken.
     NoRoom,
@@ -166,6 +168,7 @@ impl Refusal {
             Self::TooManyErrors => "errors",
             Self::BackendGone => "backend-gone",
             Self::BackendTls => "backend-tls",
+            Self::BackendBusy => "backend-conn-max",
             Self::BackendChanged => "backend-changed",
             Self::BackendNonsense => "backend-nonsense",
             Self::SignInLost => "sign-in-lost",
@@ -271,7 +274,7 @@ impl Refusal {
                 4,
                 4,
                 2,
-                "Too busy to wait (SESSIONS_MAX is near); try again in 30 s",
+                "Too busy to wait (SESSIONS_MAX or BACKEND_CONN_MAX is near); try again in 30 s",
             ),
             Self::Body(BodyOffence::BareCr) => (554, 5, 6, 0, "CR without LF in the message"),
             Self::Body(BodyOffence::BareLf) => (554, 5, 6, 0, "LF without CR in the message"),
@@ -293,6 +296,13 @@ impl Refusal {
                 7,
                 5,
                 "The mail server cannot be reached securely; try again later",
+            ),
+            Self::BackendBusy => (
+                451,
+                4,
+                3,
+                2,
+                "The mail server is busy (BACKEND_CONN_MAX); try again in a minute",
             ),
             Self::BackendChanged => (
                 451,

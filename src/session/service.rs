@@ -9,7 +9,7 @@ use super::id::SessionId;
 use super::machine::{Bodies, Demand, Rules};
 use super::settings::{SIZE_FALLBACK, Settings};
 use crate::backend::Backend;
-use crate::limits::{Limits as ClientLimits, Places};
+use crate::limits::{Limits as ClientLimits, Places, Seats};
 use crate::metrics;
 use crate::policy::{self, Mode};
 use crate::scan::Scanners;
@@ -82,6 +82,8 @@ pub struct Service {
     pub limits: Arc<ClientLimits>,
     /// The places for sessions.
     pub places: Arc<Places>,
+    /// The connections to the guarded server.
+    pub seats: Arc<Seats>,
     /// Keeps the log of refusals at the door short.
     pub door_log: DoorLog,
     /// Where bodies are judged before the backend sees them; `None`: nowhere.

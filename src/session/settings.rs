@@ -24,7 +24,7 @@ section! {
         greet_delay: Duration = "0s", example "2s";
         /// Message size; the backend's SIZE when unset, and `25M` when it has none.
         max_size: Option<Positive<Size>>, example "50M";
-        /// Longest wait for one whole command line, first byte or last; ten seconds when `SESSIONS_MAX` is nearly reached.
+        /// Longest wait for one whole command line, first byte or last; twice that for all of them between two messages; ten seconds when `SESSIONS_MAX` is nearly reached.
         timeout_command: Positive<Duration> = "5min", example "1min";
         /// A whole PROXY header plus a whole TLS handshake.
         timeout_handshake: Positive<Duration> = "30s", example "10s";

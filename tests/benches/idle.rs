@@ -37,6 +37,7 @@ const OF_ADDRESS: usize = 5_000;
 
 const SETTINGS: &[(&str, &str)] = &[
     ("SESSIONS_MAX", "13000"),
+    ("BACKEND_CONN_MAX", "off"),
     ("TIMEOUT_COMMAND", "1h"),
     ("LOG_LEVEL", "warn"),
 ];

@@ -34,6 +34,7 @@ pub fn sessions_at_once(sessions: usize, octets: usize, spool_memory: &str) -> L
         ("SPOOL_DISK", "16G"),
         ("SCAN_TIMEOUT", "8min"),
         ("TIMEOUT_DATA", "10min"),
+        ("BACKEND_CONN_MAX", "off"),
     ];
     let portcullis = Portcullis::guarding(sink, &settings);
     let idle = portcullis.resident();

@@ -139,6 +139,7 @@ impl Machine {
         let answer = match unavailable {
             Unavailable::Gone => Answer::Refused(Refusal::BackendGone),
             Unavailable::Tls => Answer::Refused(Refusal::BackendTls),
+            Unavailable::Busy => Answer::Refused(Refusal::BackendBusy),
             Unavailable::Refused(reply) => match class(&reply) {
                 Class::Refused => Answer::Backend(reply),
                 Class::Closing => return closing(reply),

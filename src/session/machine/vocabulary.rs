@@ -240,6 +240,8 @@ pub enum Unavailable {
     Gone,
     /// TLS towards it failed and is demanded.
     Tls,
+    /// It has no connection to spare.
+    Busy,
     /// It refused this client with a 4xx or 5xx.
     Refused(Reply),
 }

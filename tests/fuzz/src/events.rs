@@ -180,6 +180,7 @@ pub fn fitting(step: &Step, data: &mut &[u8]) -> Event {
         Step::Challenge(_) => challenged(choice, data),
         Step::Connect => Event::Connected(match choice % 8 {
             0 => Err(Unavailable::Gone),
+            1 if code % 2 == 0 => Err(Unavailable::Busy),
             1 => Err(Unavailable::Tls),
             2 => Err(Unavailable::Refused(reply(code))),
             3 => Ok(Link {

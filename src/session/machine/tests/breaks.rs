@@ -59,6 +59,7 @@ fn a_backend_that_cannot_be_opened_costs_a_451_or_its_own_refusal() {
     for (why, expected) in [
         (Unavailable::Gone, 451),
         (Unavailable::Tls, 451),
+        (Unavailable::Busy, 451),
         (Unavailable::Refused(reply(554)), 554),
         (Unavailable::Refused(reply(450)), 450),
     ] {

@@ -107,6 +107,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         8 => opened,
         1 => Just(Event::Connected(Err(Unavailable::Gone))),
         1 => Just(Event::Connected(Err(Unavailable::Tls))),
+        1 => Just(Event::Connected(Err(Unavailable::Busy))),
         1 => codes.prop_map(|code| Event::Connected(Err(Unavailable::Refused(reply(code))))),
         8 => Just(Event::Judged(Verdict::Pass)),
         1 => Just(Event::Judged(Verdict::Refuse(Finding::HiddenRoute))),

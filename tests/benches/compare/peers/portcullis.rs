@@ -12,6 +12,8 @@ pub(super) fn start(house: &House, limits: Limits) -> Peer {
         ("TLS_CERT", chain.as_str()),
         ("TLS_KEY", &key),
         ("CLIENT_INFO", "none"),
+        // The others know no bound; five thousand idle sessions hold a connection each.
+        ("BACKEND_CONN_MAX", "off"),
     ];
     if limits == Limits::On {
         // Connections count at the default rate, as they do with HAProxy, which knows

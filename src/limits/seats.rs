@@ -1,0 +1,239 @@
+//! The connections to the guarded server: how many at once, and who must give
+//! one up when they run out.
+//!
+//! An old server serves a hundred or so at once, and each that a client has made
+//! it open may be kept for hours by one octet now and then. So where somebody
+//! waits for a connection, those leave who have held theirs longest without
+//! getting anything done and keep Portcullis waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::places::{Guest, Place, Places};
+use super::settings::ConnMax;
+
+/// How long a client waits for one; longer than it takes until somebody must leave.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// How long one may be held at least, whoever waits for it.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// The connections that there may be.
+pub struct Seats {
+    free: Option<Arc<Semaphore>>,
+}
+
+/// One connection; dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    guest: Arc<Guest>,
+    /// Which of the guest's.
+    number: u64,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Seats {
+    /// So many, or as many as anybody wants.
+    pub fn new(most: ConnMax) -> Arc<Self> {
+        let most = most.0.map(|most| {
+            usize::try_from(most.get())
+                .unwrap_or(usize::MAX)
+                .min(Semaphore::MAX_PERMITS)
+        });
+        Arc::new(Self {
+            free: most.map(|most| Arc::new(Semaphore::new(most))),
+        })
+    }
+}
+
+impl Place {
+    /// One of these connections for the client here; `None` if none became free
+    /// in [`WAIT`].
+    pub async fn sit(&self, seats: &Seats) -> Option<Seat> {
+        let permit = match &seats.free {
+            None => None,
+            Some(free) => match Arc::clone(free).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => Some(self.wait_for(free).await?),
+            },
+        };
+        let guest = Arc::clone(self.guest());
+        let number = guest.seats.fetch_add(1, Ordering::Relaxed) + 1;
+        guest
+            .holds_since
+            .store(self.places().now(), Ordering::Relaxed);
+        Some(Seat {
+            guest,
+            number,
+            _permit: permit,
+        })
+    }
+
+    async fn wait_for(&self, free: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let _waiting = Waiting::begin(self.places());
+        let permit = timeout(WAIT, Arc::clone(free).acquire_owned()).await;
+        permit.ok()?.ok()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // The goodbye to one server may outlast the welcome of the next.
+        if self.guest.seats.load(Ordering::Relaxed) == self.number {
+            self.guest.holds_since.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Somebody who waits for a connection.
+struct Waiting<'a>(&'a Places);
+
+impl<'a> Waiting<'a> {
+    fn begin(places: &'a Places) -> Self {
+        places.standing.fetch_add(1, Ordering::Relaxed);
+        Self(places)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.standing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Places {
+    /// Asks as many to leave as wait for a connection; tells how many those were.
+    pub(super) fn free_seats(&self) -> usize {
+        let standing = self.standing.load(Ordering::Relaxed);
+        if standing == 0 {
+            return 0;
+        }
+        let hold = u64::try_from(HOLD.as_millis()).unwrap_or(u64::MAX);
+        let latest = self.now().saturating_sub(hold);
+        let is_set = |time: &AtomicU64| match time.load(Ordering::Relaxed) {
+            0 => None,
+            time => Some(time),
+        };
+        let overdue = self.guests().filter_map(|guest| {
+            is_set(&guest.waiting_since)?;
+            let since = is_set(&guest.holds_since).filter(|since| *since <= latest)?;
+            Some((since, guest))
+        });
+        let mut overdue: Vec<_> = overdue.collect();
+        overdue.sort_unstable_by_key(|(since, _)| *since);
+        overdue.truncate(standing);
+        for (_, guest) in &overdue {
+            guest.call.notify_one();
+        }
+        overdue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn seats(most: u32) -> Arc<Seats> {
+        Seats::new(ConnMax(NonZeroU32::new(most)))
+    }
+
+    /// Guests of a house that has stood for long.
+    fn guests(count: usize) -> Vec<Place> {
+        let house = Places::long_open(100);
+        (0..count).map(|_| house.take().unwrap()).collect()
+    }
+
+    /// As if it had been sat there for so long, and waited for ever since.
+    fn holds_for(place: &Place, held: Duration) {
+        let since = place.places().now() - u64::try_from(held.as_millis()).unwrap();
+        place.guest().holds_since.store(since, Ordering::Relaxed);
+        place.waits();
+    }
+
+    fn is_called(place: &Place) -> bool {
+        let mut called = std::pin::pin!(place.called());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        called.as_mut().poll(&mut context).is_ready()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_no_more_than_there_are() {
+        let (seats, guests) = (seats(2), guests(3));
+        let first = guests[0].sit(&seats).await.unwrap();
+        let _second = guests[1].sit(&seats).await.unwrap();
+        let began = Instant::now();
+        assert!(guests[2].sit(&seats).await.is_none());
+        assert_eq!(began.elapsed(), WAIT);
+        drop(first);
+        assert!(guests[2].sit(&seats).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_the_next_one() {
+        let (seats, guests) = (seats(1), guests(2));
+        let held = guests[0].sit(&seats).await.unwrap();
+        let (seat, ()) = tokio::join!(guests[1].sit(&seats), async {
+            tokio::time::sleep(WAIT / 2).await;
+            drop(held);
+        });
+        assert!(seat.is_some());
+        assert_eq!(guests[1].places().standing.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn without_a_bound_everybody_sits() {
+        let (seats, guests) = (Seats::new(ConnMax(None)), guests(50));
+        let mut held = Vec::new();
+        for guest in &guests {
+            held.push(guest.sit(&seats).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn those_leave_that_have_sat_longest_for_nothing() {
+        let (seats, guests) = (seats(5), guests(7));
+        let mut held = Vec::new();
+        for (guest, seconds) in guests.iter().zip([30, 20, 50, 9, 60]) {
+            held.push(guest.sit(&seats).await.unwrap());
+            holds_for(guest, Duration::from_secs(seconds));
+        }
+        // We work for it: it is no idler, whatever it came to before.
+        guests[4].works();
+        guests[5].waits();
+        let house = guests[0].places();
+        assert_eq!(house.free_seats(), 0, "nobody waits for one");
+
+        let waiting = [Waiting::begin(house), Waiting::begin(house)];
+        assert_eq!(house.free_seats(), 2);
+        let called: Vec<_> = guests.iter().map(is_called).collect();
+        assert_eq!(called, [true, false, true, false, false, false, false]);
+
+        // Whoever gets something done begins anew.
+        guests[2].done();
+        guests[0].done();
+        assert_eq!(house.free_seats(), 1);
+        assert!(is_called(&guests[1]));
+        drop(waiting);
+        assert_eq!(house.free_seats(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_late_goodbye_does_not_hide_the_next_connection() {
+        let (seats, guests) = (seats(2), guests(1));
+        let first = guests[0].sit(&seats).await.unwrap();
+        let second = guests[0].sit(&seats).await.unwrap();
+        let holds = || guests[0].guest().holds_since.load(Ordering::Relaxed) != 0;
+        drop(first);
+        assert!(holds());
+        drop(second);
+        assert!(!holds());
+    }
+}

@@ -1,0 +1,137 @@
+//! Connections to the guarded server run out: who only holds one gives it up, who is
+//! at work keeps it, and nobody waits for ever.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![allow(unreachable_pub)]
+
+mod support;
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use support::{Arrived, Options, Portcullis, Postfix, Smtp, dot_stuffed, heard, letter};
+
+/// Longer than a client may have to wait for anything here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Adds recipients for as long as it may; tells what it heard in the end.
+fn dawdle(portcullis: &Portcullis, all_there: &Barrier, enough: impl Fn() -> bool) -> String {
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<slow@sender.test>", "250");
+    all_there.wait();
+    loop {
+        let is_last = enough();
+        client.say("RCPT TO:<b@example.org>");
+        let reply = client.reply();
+        if is_last || !reply.starts_with("250") {
+            return reply;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn who_holds_one_without_getting_anything_done_gives_it_up_to_who_needs_it() {
+    const DAWDLERS: usize = 3;
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "3")]);
+    let (all_there, served) = (Barrier::new(DAWDLERS + 1), std::sync::OnceLock::new());
+    let message = letter("honest");
+    let said: Vec<_> = std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..DAWDLERS)
+            .map(|_| scope.spawn(|| dawdle(&portcullis, &all_there, || served.get().is_some())))
+            .collect();
+        all_there.wait();
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.wait_up_to(PATIENCE);
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        // Before anybody is asked to do without an assertion: they wait for this.
+        served.set(()).unwrap();
+        assert!(reply.starts_with("250"), "{reply}");
+        client.ask("QUIT", "221");
+        slow.into_iter().map(|slow| slow.join().unwrap()).collect()
+    });
+    // One connection was wanted, so one client had to leave.
+    let left: Vec<_> = said
+        .iter()
+        .filter(|said| !said.starts_with("250"))
+        .collect();
+    assert_eq!(left.len(), 1, "{said:?}");
+    assert!(left[0].starts_with("421 4.4.2 Too busy"), "{left:?}");
+    assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
+}
+
+#[test]
+fn who_is_at_work_keeps_it_and_who_waits_too_long_is_told_to_come_again() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "1")]);
+    let mut busy = Smtp::greeted(portcullis.mx);
+    busy.open_data("a@sender.test", "b@example.org");
+    let (first, second) = (letter("first"), letter("second"));
+
+    let mut waits = Smtp::greeted(portcullis.mx);
+    waits.wait_up_to(PATIENCE);
+    let began = Instant::now();
+    let reply = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            waits.say("MAIL FROM:<c@sender.test>");
+            waits.reply()
+        });
+        // Enough for DATA_RATE_MIN; it is as slow as its line.
+        let wire = dot_stuffed(first.as_bytes());
+        for octet in wire.strip_suffix(b".\r\n").unwrap() {
+            busy.send(&[*octet]);
+            if !waiting.is_finished() {
+                std::thread::sleep(Duration::from_millis(25));
+            }
+        }
+        waiting.join().unwrap()
+    });
+    assert!(reply.starts_with("451 4.3.2"), "{reply}");
+    assert!(reply.contains("BACKEND_CONN_MAX"), "{reply}");
+    assert!(began.elapsed() >= Duration::from_secs(10));
+
+    busy.send(b".\r\n");
+    busy.expect("250");
+    busy.ask("QUIT", "221");
+    let reply = waits.deliver("c@sender.test", "b@example.org", second.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    waits.ask("QUIT", "221");
+    assert_eq!(heard(&postfix, ["data", "mail"], 2), [2, 2]);
+}
+
+/// However many commands it spreads its waiting over.
+#[test]
+fn who_never_gets_anything_done_is_gone_by_its_deadline() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("TIMEOUT_COMMAND", "3s")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let began = Instant::now();
+    client.ask("MAIL FROM:<slow@sender.test>", "250");
+    let reply = loop {
+        std::thread::sleep(Duration::from_secs(1));
+        if client.try_send(b"NOOP\r\n").is_err() {
+            break client.rest();
+        }
+        let reply = client.reply_or_end();
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        assert!(began.elapsed() < PATIENCE, "is still there");
+    };
+    assert!(reply.starts_with("421 4.4.2"), "{reply}");
+    assert!(began.elapsed() >= Duration::from_secs(5), "{reply}");
+
+    // Whoever gets something done begins anew.
+    let mut client = Smtp::greeted(portcullis.mx);
+    for number in 0..4 {
+        std::thread::sleep(Duration::from_secs(2));
+        let message = letter(&format!("message-{number}"));
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+}
