@@ -17,7 +17,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Authority, Certificate, Portcullis, Scripted, Smtp};
+use support::{Authority, Certificate, Options, Portcullis, Postfix, Scripted, Smtp};
 use support::{first_octets, free_address, run, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -421,6 +421,44 @@ fn a_backend_that_moves_is_followed_and_readiness_knows_the_new_one() {
     let (status, ready) = portcullis.ready();
     assert_eq!(status, 200, "{ready}");
     assert!(ready.to_string().contains(&new.address.to_string()));
+}
+
+/// Its path stays, what it holds does not.
+#[test]
+fn a_backends_certificate_that_is_renewed_is_believed_after_a_reload() {
+    let authority = Authority::new("the backend's");
+    let certificate = authority.sign("backend.portcullis.test");
+    let postfix = Postfix::start(Options {
+        certificate: Some(&certificate),
+        ..Options::default()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let pinned = folder.path().join("backend.pem");
+    fs::copy(Authority::new("the one before").file(), &pinned).unwrap();
+    let portcullis = Portcullis::guarding(
+        postfix.address,
+        &[
+            ("BACKEND_TLS", "verify"),
+            ("BACKEND_TLS_CA", pinned.to_str().unwrap()),
+            ("BACKEND_TLS_NAME", "backend.portcullis.test"),
+        ],
+    );
+    let mail = |expected| {
+        Smtp::greeted(portcullis.mx).ask("MAIL FROM:<ann@sender.test>", expected);
+    };
+    mail("451");
+
+    // What cannot be believed at all changes nothing.
+    fs::write(&pinned, "no certificate").unwrap();
+    portcullis.hang_up();
+    portcullis.log_with("the old ones stay in force");
+    assert_eq!(portcullis.metric(CONFIG_WELL), 0.0);
+
+    fs::copy(&certificate.chain, &pinned).unwrap();
+    portcullis.hang_up();
+    portcullis.log_with("settings are reloaded");
+    mail("250");
+    assert_eq!(portcullis.ready().0, 200);
 }
 
 /// Alerts look at them: what is not asked is not down.

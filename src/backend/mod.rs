@@ -54,6 +54,12 @@ crate::settings::section! {
     }
 }
 
+impl Settings {
+    fn tls(&self) -> Result<ClientTls, TlsError> {
+        ClientTls::new(self.backend_tls, self.backend_tls_ca.as_deref())
+    }
+}
+
 /// All guarded servers.
 pub struct Backend {
     servers: Vec<Server>,
@@ -117,7 +123,7 @@ impl Backend {
     /// # Errors
     /// When `BACKEND_TLS_CA` cannot be used.
     pub fn new(settings: Settings, name: HeloName) -> Result<Self, TlsError> {
-        let tls = ClientTls::new(settings.backend_tls, settings.backend_tls_ca.as_deref())?;
+        let tls = settings.tls()?;
         let servers = settings
             .backend
             .iter()
@@ -136,6 +142,15 @@ impl Backend {
             tls,
             name,
         })
+    }
+
+    /// Whether the authorities that it believes are still those that its settings
+    /// lead to: a file changes under its name. Blocks.
+    ///
+    /// # Errors
+    /// When `BACKEND_TLS_CA` cannot be used any more.
+    pub fn believes_as_set(&self) -> Result<bool, TlsError> {
+        Ok(self.settings.tls()?.believes_like(&self.tls))
     }
 
     /// What all servers that answered their last probe offer to clients. `None`

@@ -161,7 +161,8 @@ impl Running {
     /// What may fail comes first, and nothing is changed before the last of it.
     async fn take_over(&mut self, new: Rooms) -> Result<(), ServeError> {
         let old = self.service.load_full();
-        let backend = if self.rooms.backend.changed(&new.backend).is_empty() {
+        let same = self.rooms.backend.changed(&new.backend).is_empty();
+        let backend = if same && self.believes_as_set(&old.backend)? {
             Arc::clone(&old.backend)
         } else {
             self.another_backend(&new).await?
@@ -221,6 +222,18 @@ impl Running {
         self.doors.open(listening);
         self.doors.close_others(&self.rooms.server).await;
         Ok(())
+    }
+
+    /// Whether the same certificates of the backend are to be believed.
+    fn believes_as_set(&self, backend: &Backend) -> Result<bool, ServeError> {
+        let same = backend.believes_as_set();
+        let same = same.map_err(|error| ServeError::Tls(vec![error]))?;
+        if !same {
+            tracing::info!(
+                "the authorities by which the backend's certificate is checked have changed"
+            );
+        }
+        Ok(same)
     }
 
     async fn another_backend(&self, new: &Rooms) -> Result<Arc<Backend>, ServeError> {

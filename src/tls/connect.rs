@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::metrics::{self, Side};
 use crate::settings::{Value, choice};
 
-use super::verify::{Anyone, Issued, system_roots};
+use super::verify::{Anyone, Authorities};
 use super::{TlsDetails, TlsError, provider, unwrap_handshake};
 
 /// An encrypted connection to the backend.
@@ -54,6 +54,8 @@ impl Value for BackendTls {
 #[derive(Clone)]
 pub struct ClientTls {
     connector: TlsConnector,
+    /// The fingerprint of the authorities, where certificates are checked.
+    authorities: Option<u64>,
 }
 
 /// Why the backend's handshake failed.
@@ -88,11 +90,13 @@ impl ClientTls {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-        let verifier: Arc<dyn ServerCertVerifier> = match (mode, ca) {
-            (BackendTls::Verify, Some(ca)) => Arc::new(Issued::by(ca, provider)?),
-            (BackendTls::Verify, None) => system_roots(provider)?,
-            (BackendTls::Off | BackendTls::Opportunistic | BackendTls::Encrypt, _) => {
-                Arc::new(Anyone { provider })
+        let (verifier, authorities): (Arc<dyn ServerCertVerifier>, _) = match mode {
+            BackendTls::Verify => {
+                let authorities = Authorities::read(ca, provider)?;
+                (authorities.verifier, Some(authorities.fingerprint))
+            }
+            BackendTls::Off | BackendTls::Opportunistic | BackendTls::Encrypt => {
+                (Arc::new(Anyone { provider }), None)
             }
         };
         let config = builder
@@ -102,7 +106,13 @@ impl ClientTls {
         // ALPN stays empty: an old server may refuse a hello that carries it.
         Ok(ClientTls {
             connector: TlsConnector::from(Arc::new(config)),
+            authorities,
         })
+    }
+
+    /// Whether both believe the same certificates.
+    pub fn believes_like(&self, other: &Self) -> bool {
+        self.authorities == other.authorities
     }
 
     /// Runs one whole handshake with the backend called `name`, a host name or

@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::describe;
 use super::connect::server_name;
-use super::verify::{Issued, system_roots};
+use super::verify::Authorities;
 use super::{ClientStream, ConnectError, TlsDetails, TlsError, provider};
 
 /// What a server presented.
@@ -48,10 +48,7 @@ impl Inspector {
     /// # Errors
     /// The file `ca` cannot be read or holds no certificate.
     pub fn new(ca: Option<&Path>) -> Result<Self, TlsError> {
-        let verifier: Arc<dyn ServerCertVerifier> = match ca {
-            Some(ca) => Arc::new(Issued::by(ca, provider())?),
-            None => system_roots(provider())?,
-        };
+        let Authorities { verifier, .. } = Authorities::read(ca, provider())?;
         Ok(Self { verifier })
     }
 

@@ -1,8 +1,9 @@
 //! Whether the backend's certificate is believed.
 //!
-//! Nothing here is a compromise: [`system_roots`] and [`Issued`] check
-//! everything, [`Anyone`] checks nothing.
+//! Nothing here is a compromise: [`Authorities`] check everything, [`Anyone`]
+//! checks nothing.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,13 +18,45 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::TlsError;
 use super::certificate::{describe, read_certificates};
 
-/// Believes what the system's roots have issued, or Mozilla's as compiled in
+/// Those whose certificates are believed, as they were when they were read.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    pub(super) verifier: Arc<dyn ServerCertVerifier>,
+    /// Another number where others are believed.
+    pub(super) fingerprint: u64,
+}
+
+impl Authorities {
+    /// Those of the PEM file `ca`, or else the system's; blocking file reads.
+    pub(super) fn read(ca: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let fingerprint = |certificates: &[CertificateDer<'_>]| {
+            let mut hasher = DefaultHasher::new();
+            certificates.hash(&mut hasher);
+            hasher.finish()
+        };
+        if let Some(ca) = ca {
+            let issued = Issued::by(ca, provider)?;
+            return Ok(Self {
+                fingerprint: fingerprint(&issued.named),
+                verifier: Arc::new(issued),
+            });
+        }
+        let certificates = rustls_native_certs::load_native_certs().certs;
+        Ok(Self {
+            fingerprint: fingerprint(&certificates),
+            verifier: system_roots(certificates, provider)?,
+        })
+    }
+}
+
+/// Believes what these roots of the system have issued, or Mozilla's as compiled in
 /// on a system that has none, such as a container built from scratch.
-pub(super) fn system_roots(
+fn system_roots(
+    certificates: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(certificates);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
@@ -48,14 +81,14 @@ fn issued_by(
 /// certificate is stronger than any issuer's word; its name and its dates
 /// must still be right.
 #[derive(Debug)]
-pub(super) struct Issued {
+struct Issued {
     named: Vec<CertificateDer<'static>>,
     by_chain: Arc<WebPkiServerVerifier>,
 }
 
 impl Issued {
     /// Reads the PEM file.
-    pub(super) fn by(ca: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+    fn by(ca: &Path, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let named = read_certificates(ca)?;
         let mut roots = RootCertStore::empty();
         for certificate in &named {
