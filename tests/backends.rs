@@ -222,8 +222,21 @@ fn xclient_that_is_demanded_and_not_offered_lets_nothing_through() {
         ..Options::default()
     });
     let portcullis = Portcullis::guarding(postfix.address, &[("CLIENT_INFO", "xclient")]);
-    refused_at_mail(portcullis.mx);
     assert!(portcullis.log_with("XCLIENT").contains("ERROR"));
+    // Whoever watches learns of it before a client does.
+    let backend = format!("smtp://{}", postfix.address);
+    let up = format!("portcullis_backend_up{{backend=\"{backend}\"}}");
+    let unmet = || {
+        assert_eq!(portcullis.metric(&up), 0.0);
+        let (status, ready) = portcullis.ready();
+        assert_eq!(status, 503, "{ready}");
+        assert!(ready.to_string().contains(&format!("{backend} is down")));
+    };
+    unmet();
+    refused_at_mail(portcullis.mx);
+    unmet();
+    // What it offers is known all the same.
+    portcullis.wait_for_keywords();
     assert_eq!(postfix.taken(), 0);
 }
 

@@ -120,7 +120,11 @@ impl Backend {
                 let mut probed = probed.with(seen_before.clone());
                 // It counts at once: a stranger may be kept waiting.
                 server.probed.store(Some(Arc::new(probed.clone())));
-                server.came_up();
+                if probed.introduction.is_some() {
+                    server.came_up();
+                } else {
+                    server.went_down();
+                }
                 if learns_of_clients {
                     let to_strangers = self.as_stranger(server).await.or(seen_before);
                     probed = probed.with(to_strangers);
