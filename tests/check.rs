@@ -482,6 +482,25 @@ fn bad_files_and_bad_settings_are_told_at_once() {
 }
 
 #[test]
+fn a_proxy_header_that_is_believed_of_everybody_is_warned_of() {
+    let check = |trusted| {
+        let given = [
+            ("BACKEND", "127.0.0.1:25"),
+            DOMAINS,
+            ("PROXY_TRUSTED", trusted),
+        ];
+        Checked::run(&[], &given)
+    };
+    check("0.0.0.0/0, ::/0").ends_with(0).has(
+        "PROXY header",
+        "warning",
+        &["PROXY_TRUSTED", "every address"],
+    );
+    let some = check("10.0.0.1");
+    assert!(!format!("{:?}", some.findings).contains("PROXY_TRUSTED"));
+}
+
+#[test]
 fn files_are_looked_at_as_the_user_whom_root_becomes() {
     let authority = Authority::new("check");
     let readable = |path: &Path, mode| {

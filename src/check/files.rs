@@ -9,6 +9,7 @@ use super::{Fault, Finding};
 use crate::config::Parts;
 use crate::limits;
 use crate::policy::{self, Mode, Relay};
+use crate::proxy_protocol;
 use crate::scan::{self, Scanners};
 use crate::server;
 use crate::settings::Problems;
@@ -48,6 +49,7 @@ pub(super) fn look_at(parts: &Parts, problems: &Problems) -> Vec<Finding> {
         });
     }
     findings.extend(parts.policy.as_ref().map(guard));
+    findings.extend(parts.proxy_protocol.as_ref().and_then(claims));
     if let (Some(scan), Some(spool)) = (&parts.scan, &parts.spool)
         && Scanners::new(scan).is_enabled()
     {
@@ -152,6 +154,13 @@ fn guard(settings: &policy::Settings) -> Finding {
             "on: without AUTH, mail to DOMAINS only, but from RELAY_NETS to anywhere",
         ),
     }
+}
+
+/// Whether anybody may say who they are.
+fn claims(settings: &proxy_protocol::Settings) -> Option<Finding> {
+    let text = "PROXY_TRUSTED holds every address there is: whoever reaches a listener may claim any address, so limits and bans hold for nobody; name the balancers alone";
+    let everybody = settings.proxy_trusted.holds_everybody();
+    everybody.then(|| Finding::warning("PROXY header", text))
 }
 
 fn folder(settings: &spool::Settings) -> Finding {

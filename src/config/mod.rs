@@ -218,6 +218,17 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
             );
         }
     }
+    if let Some(proxy) = &parts.proxy_protocol
+        && proxy.proxy_trusted.holds_everybody()
+        && let trusting = trusting_addresses(parts)
+        && !trusting.is_empty()
+    {
+        let what = format!(
+            "holds every address there is: anybody could claim one that is trusted ({})",
+            trusting.join(", ")
+        );
+        complain("proxy_trusted", &what);
+    }
     if let Some(content) = &parts.content
         && let (Some(tag), Some(reject)) = (content.spam_tag.points(), content.spam_reject.points())
         && tag > reject
@@ -255,6 +266,31 @@ fn cross_check(parts: &Parts, problems: &mut Problems) {
             _ => {}
         }
     }
+}
+
+/// The settings by which some addresses may what others may not, here or at a backend
+/// that is told of them.
+fn trusting_addresses(parts: &Parts) -> Vec<&'static str> {
+    let policy = parts.policy.as_ref();
+    let is = |trusting: fn(&policy::Settings) -> bool| policy.is_some_and(trusting);
+    let exempt = parts.limits.as_ref().map(|limits| &limits.limit_exempt);
+    let trusting = [
+        ("RELAY_NETS", is(|policy| !policy.relay_nets.is_empty())),
+        (
+            "LIMIT_EXEMPT",
+            exempt.is_some_and(|exempt| !exempt.is_empty()),
+        ),
+        (
+            "RELAY=backend",
+            is(|policy| policy.relay == policy::Relay::Backend),
+        ),
+        (
+            "MODE=monitor",
+            is(|policy| policy.mode == policy::Mode::Monitor),
+        ),
+    ];
+    let trusting = trusting.iter().filter(|(_, is_set)| *is_set);
+    trusting.map(|(setting, _)| *setting).collect()
 }
 
 /// Addresses that more than one listener shall have, with the later one's setting:

@@ -69,7 +69,26 @@ fn no_setting_opens_the_relay_by_accident() {
         let [backend, domains] = guarding;
         let problems = problems_of(&[backend, domains, ("relay_nets", everybody)]);
         assert!(problems.contains("open relay"), "{everybody}: {problems}");
+
+        // Anybody may then claim any address, those that are trusted too.
+        let claimed = ("proxy_trusted", everybody);
+        assert_eq!(problems_of(&[backend, domains, claimed]), "");
+        for trusting in [
+            ("relay_nets", "10.0.0.0/8"),
+            ("limit_exempt", "10.0.0.0/8"),
+            ("relay", "backend"),
+            ("mode", "monitor"),
+        ] {
+            let problems = problems_of(&[backend, domains, claimed, trusting]);
+            assert!(
+                problems.starts_with("PORTCULLIS_PROXY_TRUSTED holds every address"),
+                "{everybody} {trusting:?}: {problems}"
+            );
+            assert!(problems.contains(&trusting.0.to_uppercase()), "{problems}");
+        }
     }
+    let some = [("proxy_trusted", "10.0.0.1"), ("relay_nets", "10.0.0.0/8")];
+    assert_eq!(problems_of(&[&guarding[..], &some].concat()), "");
     let problems = problems_of(&[("backend", "10.0.0.5:25"), ("domains", "*")]);
     assert!(problems.contains("would open a relay"), "{problems}");
 }

@@ -19,7 +19,8 @@ crate::settings::section! {
     /// Load balancers in front of the proxy.
     pub struct Settings {
         /// Load balancers whose PROXY header, version 1 or 2, is required and
-        /// believed. From anybody else such a header is never parsed.
+        /// believed. From anybody else such a header is never parsed. Refused where
+        /// it holds everybody and other settings trust addresses.
         proxy_trusted: Networks = "", example "10.0.0.0/8";
     }
 }
