@@ -227,6 +227,65 @@ fn certificates_as_caddy_keeps_them_are_renewed_on_hup() {
     expect_shown(&portcullis, "mx.portcullis.test", &second.chain);
 }
 
+/// Other paths come in with all the rest of a reload, or with none of it.
+#[test]
+fn certificates_elsewhere_are_judged_before_a_reload_changes_anything() {
+    let authority = Authority::new("the mover's");
+    let (first, other) = (
+        authority.sign("mx.portcullis.test"),
+        authority.sign("other.test"),
+    );
+    let tomorrow = time::OffsetDateTime::now_utc() + Duration::from_secs(24 * 60 * 60);
+    let early = authority.sign_from("early.test", tomorrow);
+    let lines = |chain: &Path, key: &Path, rest: &str| {
+        let (chain, key) = (chain.display(), key.display());
+        format!("tls_cert = '{chain}'\ntls_key = '{key}'\n{rest}")
+    };
+    let good = lines(&first.chain, &first.key, "");
+    let configured = Configured::start("example.org", &good);
+    let portcullis = &configured.portcullis;
+    expect_shown(portcullis, "mx.portcullis.test", &first.chain);
+
+    let nowhere = authority.path().join("nowhere");
+    let bad = [
+        (lines(&nowhere, &first.key, ""), "nowhere"),
+        (lines(&other.chain, &first.key, ""), "does not fit"),
+        (lines(&early.chain, &early.key, ""), "is not valid before"),
+        (
+            format!("{good}tls_dir = '{}'", nowhere.display()),
+            "cannot read",
+        ),
+        (String::new(), "no certificate is left"),
+    ];
+    for (bad, complaint) in &bad {
+        let told = "the old ones stay in force";
+        let before = portcullis.log().matches(told).count();
+        let lines = format!("{bad}\nrcpt_max = 7");
+        write(configured.folder.path(), "example.net", &lines);
+        portcullis.hang_up();
+        let refused = || {
+            let log = portcullis.log();
+            (log.matches(told).count() > before).then_some(log)
+        };
+        let log = wait_for(PATIENCE, refused).expect(complaint);
+        assert!(log.contains(complaint), "{complaint}\n{log}");
+        assert_eq!(portcullis.metric(CONFIG_WELL), 0.0);
+        assert_eq!(portcullis.metric(CERTIFICATES_WELL), 1.0);
+        expect_shown(portcullis, "mx.portcullis.test", &first.chain);
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let offered = client.ask("EHLO client.test", "250");
+        assert!(offered.contains("RCPTMAX=100"), "{complaint}: {offered}");
+    }
+
+    configured.reload(
+        "example.org",
+        &lines(&other.chain, &other.key, "rcpt_max = 7"),
+    );
+    expect_shown(portcullis, "mx.portcullis.test", &other.chain);
+    assert_eq!(portcullis.metric(CERTIFICATES_WELL), 1.0);
+}
+
 #[test]
 fn the_secret_of_a_kubernetes_pod_is_followed_when_it_is_swapped() {
     let (backend, authority) = (Scripted::start(&[]), Authority::new("cert-manager's"));

@@ -56,6 +56,28 @@ impl Watch {
         Ok((watch, tls, loaded))
     }
 
+    /// Looks at the files that other settings name, and changes nothing yet.
+    ///
+    /// # Errors
+    /// Every reason not to show what they hold.
+    pub(super) async fn weigh(
+        &self,
+        tls: &ServerTls,
+        settings: &tls::Settings,
+    ) -> Result<(), Vec<TlsError>> {
+        let reading = settings.clone();
+        // It fails only when the runtime ends.
+        let Ok(files) = spawn_blocking(move || CertificateFiles::read(&reading)).await else {
+            return Ok(());
+        };
+        let problems = tls.weigh(files, &self.hostname);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
     /// Looks at the files again and shows what they hold by now.
     pub(super) async fn look(
         &mut self,

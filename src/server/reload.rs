@@ -27,6 +27,7 @@ use crate::session::{Court, DoorLog, Service};
 use crate::settings::Problems;
 use crate::smtp::path::HeloName;
 use crate::spool::Spool;
+use crate::tls;
 
 /// Reads the settings again, as they were read at the start.
 pub type Reread = Arc<dyn Fn() -> Result<Rooms, Problems> + Send + Sync>;
@@ -171,6 +172,10 @@ impl Running {
             same if same == self.rooms.limits.backend_conn_max => Arc::clone(&old.seats),
             other => Seats::new(other),
         };
+        if names_other_files(&self.rooms.tls, &new.tls) {
+            let weighed = self.certificates.weigh(&old.tls, &new.tls).await;
+            weighed.map_err(ServeError::Tls)?;
+        }
         let tls = if self.rooms.tls.tls_min == new.tls.tls_min {
             old.tls.clone()
         } else {
@@ -256,6 +261,12 @@ impl Running {
             );
         }
     }
+}
+
+/// Whether certificates come from somewhere else: what changes in the same place is
+/// looked at whatever comes of the settings.
+fn names_other_files(old: &tls::Settings, new: &tls::Settings) -> bool {
+    (&old.tls_cert, &old.tls_key, &old.tls_dir) != (&new.tls_cert, &new.tls_key, &new.tls_dir)
 }
 
 fn is_fixed(key: &str) -> bool {

@@ -104,6 +104,12 @@ impl ServerTls {
         }
     }
 
+    /// What [`Self::renew`] would have to tell of these files. Changes nothing.
+    pub fn weigh(&self, files: CertificateFiles, hostname: &str) -> Vec<TlsError> {
+        let (_, problems) = certs::renew(&self.shown.0.load(), files, hostname, &provider());
+        problems
+    }
+
     /// The same certificates, now and later, for clients of another oldest version.
     ///
     /// # Errors
