@@ -11,9 +11,10 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use support::{Portcullis, Scripted, Smtp};
+use support::{Authority, Portcullis, Scripted, Smtp};
 
 /// Two folders, each with a list of domains; the setting of the first is given at the
 /// start, a reload asks for the other.
@@ -96,6 +97,58 @@ fn files_beside_the_named_folders_are_out_of_reach_and_the_log_says_what_to_do()
     assert!(log.contains("Permission denied"), "{log}");
     assert!(asks(&portcullis, "next.test").starts_with("250"));
     assert!(asks(&portcullis, "other.test").starts_with("550"));
+
+    // So is a certificate elsewhere, with all that a reload would change beside it.
+    let authority = Authority::new("sandboxed");
+    let mine = authority.sign("mx.portcullis.test");
+    fs::write(lists.path("first/last"), "last.test").unwrap();
+    lists.name("first/last");
+    let (chain, key) = (mine.chain.display(), mine.key.display());
+    let named = fs::read_to_string(lists.config()).unwrap();
+    let text = format!("{named}tls_cert = '{chain}'\ntls_key = '{key}'\n");
+    fs::write(lists.config(), text).unwrap();
+    portcullis.hang_up();
+    portcullis.log_with(&format!("cannot read {chain}"));
+    assert!(asks(&portcullis, "last.test").starts_with("550"));
+}
+
+#[test]
+fn certificates_are_followed_where_a_folder_on_the_way_is_the_link_that_is_swapped() {
+    let (backend, authority) = (Scripted::start(&[]), Authority::new("the publisher's"));
+    let published = |names_folder: bool| {
+        let root = tempfile::tempdir().unwrap();
+        let current = root.path().join("current");
+        let publish = |release: &str| {
+            let issued = authority.sign("mx.portcullis.test");
+            let folder = root.path().join(release).join("mx");
+            fs::create_dir_all(&folder).unwrap();
+            fs::copy(&issued.chain, folder.join("fullchain.pem")).unwrap();
+            fs::copy(&issued.key, folder.join("privkey.pem")).unwrap();
+            let new = root.path().join("new");
+            symlink(release, &new).unwrap();
+            fs::rename(new, &current).unwrap();
+        };
+        publish("r1");
+        let file = |name| current.join("mx").join(name).display().to_string();
+        let settings = if names_folder {
+            vec![("TLS_DIR", current.display().to_string())]
+        } else {
+            vec![
+                ("TLS_CERT", file("fullchain.pem")),
+                ("TLS_KEY", file("privkey.pem")),
+            ]
+        };
+        let mut settings: Vec<_> = settings.iter().map(|(name, at)| (*name, &**at)).collect();
+        settings.push(("TLS_RELOAD", "200ms"));
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        portcullis.log_with("sandbox: only files that settings name");
+        publish("r2");
+        fs::remove_dir_all(root.path().join("r1")).unwrap();
+        let log = portcullis.log_with("certificates have changed");
+        assert!(!log.contains("cannot be used"), "{log}");
+    };
+    published(true);
+    published(false);
 }
 
 #[test]

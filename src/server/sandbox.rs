@@ -131,6 +131,8 @@ fn readable(paths: &Paths) -> BTreeSet<PathBuf> {
     for file in files.chain(system_files) {
         readable.extend(homes(file));
     }
+    let named = paths.files.iter().chain(&paths.folders);
+    readable.extend(named.flat_map(|path| beside_links(path)));
     for folder in &paths.folders {
         readable.insert(existing(folder));
         // `<name>/fullchain.pem` may lead out of the folder, and the next one of
@@ -168,6 +170,27 @@ fn homes(file: &Path) -> Vec<PathBuf> {
         }
     }
     homes
+}
+
+/// The folders of what links on the way to a path lead to: who publishes whole folders
+/// puts the next one beside the last and swaps the link. A link in the root is the
+/// system's own.
+fn beside_links(path: &Path) -> Vec<PathBuf> {
+    let mut beside = Vec::new();
+    let mut paths = vec![path.to_owned()];
+    for _ in 0..LINKS_MAX {
+        let Some(path) = paths.pop() else {
+            break;
+        };
+        for link in path.ancestors().filter(|link| !is_root(&folder_of(link))) {
+            if let Ok(target) = fs::read_link(link) {
+                let target = folder_of(link).join(target);
+                beside.push(existing(&folder_of(&target)));
+                paths.push(target);
+            }
+        }
+    }
+    beside
 }
 
 fn home_of(file: &Path) -> PathBuf {
@@ -237,6 +260,46 @@ mod tests {
             assert!(is_readable(&at(path)), "{path}: {readable:?}");
         }
         assert!(!is_readable(root.path()), "{readable:?}");
+    }
+
+    #[test]
+    fn a_folder_that_a_link_on_the_way_leads_to_may_be_followed_by_one_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for folder in [
+            "tls/r1/mx",
+            "tls/r2",
+            "far/away/s1",
+            "far/away/s2",
+            "far/keys",
+        ] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        fs::write(at("far/away/s1/key.pem"), "").unwrap();
+        symlink("r1", at("tls/current")).unwrap();
+        symlink("../tls/stable", at("far/link")).unwrap();
+        symlink(at("far/away/s1"), at("tls/stable")).unwrap();
+        let readable = |files: &[&str], folders: &[&str]| {
+            let paths = |paths: &[&str]| paths.iter().map(|path| at(path)).collect();
+            let readable = readable(&Paths {
+                files: paths(files),
+                folders: paths(folders),
+                writable: Vec::new(),
+            });
+            let readable: Vec<_> = readable.iter().flat_map(fs::canonicalize).collect();
+            move |path: &str| readable.iter().any(|folder| at(path).starts_with(folder))
+        };
+        for (files, folders) in [
+            (&[][..], &["tls/current"][..]),
+            (&["tls/current/mx/fullchain.pem"], &[]),
+        ] {
+            let is_readable = readable(files, folders);
+            assert!(is_readable("tls/r2") && !is_readable("far"), "{files:?}");
+        }
+        let is_readable = readable(&["far/link/key.pem"], &[]);
+        assert!(is_readable("far/away/s2") && !is_readable("far/keys"));
+        // What lies in the root is the system's own.
+        assert!(beside_links(Path::new("/lib/mx.pem")).is_empty());
     }
 
     #[test]
