@@ -256,7 +256,7 @@ fn prometheus_takes_the_rules_the_configuration_and_every_panel() {
     ] {
         run("promtool", &["check", check, place(file).to_str().unwrap()]).assert_success();
     }
-    assert_eq!(alerts().len(), 5);
+    assert_eq!(alerts().len(), 6);
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("panels.yml");
@@ -317,16 +317,36 @@ fn the_alerts_come_when_they_should_and_not_before() {
                     annotations(0, &[("instance", "a")])),
                 calm(5, "PortcullisBackendDown"),
                 fires(6, "PortcullisBackendDown",
-                    json!({"backend": "smtp://b:25", "instance": "a", "severity": "critical"}),
-                    annotations(1, &[("instance", "a"), ("backend", "smtp://b:25")])),
+                    json!({"instance": "a", "severity": "critical"}),
+                    annotations(1, &[("instance", "a")])),
+                calm(6, "PortcullisOneBackendDown"),
                 fires(6, "PortcullisServiceDown",
                     json!({"scanner": "rspamd", "instance": "a", "severity": "warning"}),
-                    annotations(2, &[("instance", "a"), ("scanner", "rspamd"), ("server", "")])),
+                    annotations(3, &[("instance", "a"), ("scanner", "rspamd"), ("server", "")])),
                 calm(80, "PortcullisCertificateExpires"),
                 calm(5, "PortcullisFull"),
                 fires(6, "PortcullisFull",
                     json!({"instance": "a", "severity": "warning"}),
-                    annotations(4, &[("instance", "a"), ("value", "90")])),
+                    annotations(5, &[("instance", "a"), ("value", "90")])),
+            ],
+        }, {
+            "interval": "1m",
+            "input_series": [
+                series(r#"portcullis_backend_up{instance="a", backend="smtp://b:25"}"#, "1 0x20"),
+                series(r#"portcullis_backend_up{instance="a", backend="smtp://c:25"}"#, "1x11 0x9"),
+                series(r#"portcullis_backend_up{instance="b", backend="smtp://b:25"}"#, "1x21"),
+            ],
+            "alert_rule_test": [
+                // One server that can be used is enough.
+                calm(5, "PortcullisOneBackendDown"),
+                fires(6, "PortcullisOneBackendDown",
+                    json!({"backend": "smtp://b:25", "instance": "a", "severity": "warning"}),
+                    annotations(2, &[("instance", "a"), ("backend", "smtp://b:25")])),
+                calm(16, "PortcullisBackendDown"),
+                fires(17, "PortcullisBackendDown",
+                    json!({"instance": "a", "severity": "critical"}),
+                    annotations(1, &[("instance", "a")])),
+                calm(17, "PortcullisOneBackendDown"),
             ],
         }, {
             "interval": "1m",
@@ -338,7 +358,7 @@ fn the_alerts_come_when_they_should_and_not_before() {
                 calm(59, "PortcullisCertificateExpires"),
                 fires(60, "PortcullisCertificateExpires",
                     json!({"certificate": "near", "instance": "a", "severity": "warning"}),
-                    annotations(3, &[
+                    annotations(4, &[
                         ("certificate", "near"),
                         ("value | humanizeDuration", "11d 12h 46m 40s"),
                     ])),
