@@ -10,11 +10,12 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use support::{Authority, Portcullis, Scripted, Smtp};
+use support::{Authority, Portcullis, Scripted, Smtp, wait_for};
 
 /// Two folders, each with a list of domains; the setting of the first is given at the
 /// start, a reload asks for the other.
@@ -149,6 +150,55 @@ fn certificates_are_followed_where_a_folder_on_the_way_is_the_link_that_is_swapp
     };
     published(true);
     published(false);
+}
+
+/// A group of processes that may use as much as one processor does.
+struct Quota(PathBuf);
+
+impl Quota {
+    fn one() -> Self {
+        let name = format!("portcullis-{}", std::process::id());
+        let (all, version_1) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/cpu"));
+        let (parent, file, quota) = if version_1.is_dir() {
+            (version_1, "cpu.cfs_quota_us", "100000")
+        } else {
+            fs::write(all.join("cgroup.subtree_control"), "+cpu").unwrap();
+            (all, "cpu.max", "100000 100000")
+        };
+        let group = parent.join(name);
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join(file), quota).unwrap();
+        Self(group)
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        // Its last process has been killed and may not be gone.
+        wait_for(Duration::from_secs(5), || fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn a_quota_of_processors_is_kept_to_inside_the_sandbox_too() {
+    let (backend, quota) = (Scripted::start(&[]), Quota::one());
+    let join = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", quota.0.display());
+    let backend = backend.address.to_string();
+    for sandbox in ["false", "true"] {
+        let portcullis = Portcullis::start_under(
+            &["sh", "-c", &join, "sh"],
+            &[
+                ("BACKEND", &backend),
+                ("DOMAINS", "example.org"),
+                ("SANDBOX", sandbox),
+            ],
+        );
+        let threads = fs::read_dir(format!("/proc/{}/task", portcullis.id())).unwrap();
+        let name = |thread: DirEntry| fs::read_to_string(thread.path().join("comm")).unwrap();
+        let names = threads.map(|thread| name(thread.unwrap()));
+        let hands = names.filter(|name| name.trim() == "sessions").count();
+        assert_eq!(hands, 1, "SANDBOX={sandbox}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,13 @@ use tokio_util::task::TaskTracker;
 
 /// Shorter than the deadlines of a session usually are.
 const BEAT: Duration = Duration::from_millis(500);
+
+/// How many processors this process may use, as it was when first asked: inside the
+/// sandbox the files that tell of a quota are out of reach.
+pub(super) fn processors() -> usize {
+    static FIRST_ANSWER: OnceLock<usize> = OnceLock::new();
+    *FIRST_ANSWER.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// The threads; when they are dropped, so are the sessions on them.
 pub(super) struct Crew {
@@ -38,8 +46,7 @@ impl Crew {
     /// # Errors
     /// The operating system's.
     pub(super) fn new() -> io::Result<Self> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let hands = (0..processors).map(|_| Hand::new());
+        let hands = (0..processors()).map(|_| Hand::new());
         Ok(Self {
             hands: hands.collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),

@@ -1,10 +1,9 @@
 //! File descriptors: how many the process may have, and how many sessions
 //! that serves.
 
-use std::thread;
-
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::crew::processors;
 use crate::scan;
 
 /// Descriptors of a session: the client's and the backend's.
@@ -27,8 +26,7 @@ const FOR_SCANS: u64 = 4;
 /// returns how many sessions it serves; fewer than asked for are warned of.
 /// Accepting more would take the descriptors with which those inside are served.
 pub fn places(sessions_max: u32, scan: &scan::Settings) -> usize {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let need = Need::new(sessions_max, scan, threads);
+    let need = Need::new(sessions_max, scan, processors());
     let wanted = need.wanted(sessions_max);
     let served = match raise(wanted) {
         Ok(limit) => need.served_by(limit),

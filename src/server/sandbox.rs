@@ -18,6 +18,8 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
+use super::crew::processors;
+
 /// The newest form of Landlock whose restrictions are understood here.
 const NEWEST: ABI = ABI::V6;
 
@@ -61,6 +63,8 @@ impl Sandbox {
     /// Gives up all other files, for the calling thread and those that it starts:
     /// to be called while it is the only one.
     pub fn enter(paths: &Paths) -> Self {
+        // The files that tell of a quota can still be read.
+        processors();
         let restricted = restrict(paths);
         let holds = |status: &RestrictionStatus| status.ruleset != RulesetStatus::NotEnforced;
         HOLDS.store(restricted.as_ref().is_ok_and(holds), Ordering::Relaxed);
