@@ -11,10 +11,13 @@
 mod support;
 
 use std::fs::{self, DirEntry};
-use std::os::unix::fs::symlink;
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use portcullis::server::sandbox::{Paths, Sandbox};
 use support::{Authority, Portcullis, Scripted, Smtp, wait_for};
 
 /// Two folders, each with a list of domains; the setting of the first is given at the
@@ -150,6 +153,38 @@ fn certificates_are_followed_where_a_folder_on_the_way_is_the_link_that_is_swapp
     };
     published(true);
     published(false);
+}
+
+#[test]
+fn nothing_is_written_outside_the_spool_and_no_program_is_started() {
+    let (spool, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (kept, file) = (other.path().join("kept"), other.path().join("new"));
+    fs::write(&kept, "as it was").unwrap();
+    let paths = Paths {
+        files: vec![kept.clone()],
+        folders: Vec::new(),
+        writable: vec![spool.path().to_owned()],
+    };
+    let inside = spool.path().join("body");
+    let denied = |what: &str, error: Option<std::io::Error>| {
+        let kind = error.map(|error| error.kind());
+        assert_eq!(kind, Some(ErrorKind::PermissionDenied), "{what}");
+    };
+    // It holds for the thread that enters it.
+    let sandboxed = std::thread::spawn(move || {
+        Sandbox::enter(&paths);
+        fs::write(&inside, "in the spool").unwrap();
+        fs::remove_file(&inside).unwrap();
+        denied("new file", fs::write(&file, "").err());
+        denied("other content", fs::write(&kept, "").err());
+        denied("removal", fs::remove_file(&kept).err());
+        denied("program", Command::new("/bin/true").spawn().err());
+        fs::copy("/etc/passwd", &inside).unwrap();
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
+        denied("program of its own", Command::new(&inside).spawn().err());
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "as it was");
+    });
+    sandboxed.join().unwrap();
 }
 
 /// A group of processes that may use as much as one processor does.
