@@ -177,6 +177,10 @@ fn counts_what_real_mail_does_and_promtool_finds_no_fault() {
         ),
         (r#"portcullis_sessions{listener="mx"}"#, 0.0),
         (r#"portcullis_sessions{listener="tls"}"#, 0.0),
+        (
+            r#"portcullis_session_seconds_count{listener="mx"}"#,
+            before + 3.0,
+        ),
         (handshakes, 3.0),
         (
             r#"portcullis_tls_handshakes_total{side="client",version="none",result="failed"}"#,

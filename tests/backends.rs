@@ -350,14 +350,28 @@ fn verify_takes_the_right_certificate_and_no_other() {
         Portcullis::guarding(postfix.address, &settings)
     };
 
+    let handshakes = |portcullis: &Portcullis, how: &str| {
+        let series = format!("portcullis_tls_handshakes_total{{side=\"backend\",{how}}}");
+        portcullis.metric_or_zero(&series)
+    };
+    let (good, bad) = (
+        r#"version="1.3",result="succeeded""#,
+        r#"version="none",result="failed""#,
+    );
+
     let portcullis = start(&right, "backend.test");
     assert!(deliver(portcullis.mx, "verified").starts_with("250"));
+    // The client's, and the probe's before.
+    assert!(handshakes(&portcullis, good) >= 2.0);
+    assert_eq!(handshakes(&portcullis, bad), 0.0);
     assert!(postfix.log().contains("TLS connection established"));
     assert_eq!(postfix.taken(), 1);
 
     for portcullis in [start(&wrong, "backend.test"), start(&right, "other.test")] {
         let reply = refused_at_mail(portcullis.mx);
         assert!(reply.starts_with("451 4.7.5"), "{reply}");
+        assert!(handshakes(&portcullis, bad) >= 2.0);
+        assert_eq!(handshakes(&portcullis, good), 0.0);
     }
     assert_eq!(postfix.taken(), 1);
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
-    Act, Authority, Clamd, Finished, Learns, Options, Portcullis, Postfix, Redis, Rspamd, Scripted,
-    Spamd, free_address,
+    Act, Authority, Clamd, Finished, Learns, Options, Portcullis, Postfix, Pymilter, Redis, Rspamd,
+    Scripted, Spamd, free_address,
 };
 use time::OffsetDateTime;
 
@@ -362,12 +362,14 @@ fn a_backend_that_breaks_at_tls_is_told_of() {
 fn scanners_and_redis_are_asked_whether_they_are_there() {
     let backend = Scripted::start(&[]);
     let (spamd, clamd, rspamd) = (Spamd::start(&[]), Clamd::start(""), Rspamd::start(""));
-    let redis = Redis::start();
-    let check = |spamd: String, clamd: String, rspamd: String, redis: &str| {
+    let (pymilter, redis) = (Pymilter::start(&[]), Redis::start());
+    let check = |spamd: String, clamd: String, rspamd: String, milter: String, redis: &str| {
+        let milter = format!("inet:{milter}");
         let settings = [
             ("SPAMASSASSIN", spamd.as_str()),
             ("CLAMAV", clamd.as_str()),
             ("RSPAMD", rspamd.as_str()),
+            ("MILTERS", &milter),
             ("REDIS", redis),
         ];
         live(backend.address, &settings)
@@ -376,12 +378,14 @@ fn scanners_and_redis_are_asked_whether_they_are_there() {
         spamd.address.to_string(),
         clamd.address.to_string(),
         format!("http://{}", rspamd.address),
+        pymilter.address.to_string(),
         &redis.url(),
     )
     .ends_with(0)
     .has("scanner", "ok", &["spamassassin"])
     .has("scanner", "ok", &["clamav"])
     .has("scanner", "ok", &["rspamd"])
+    .has("scanner", "ok", &["milter"])
     .has("redis", "ok", &[&redis.url()])
     .has("spool", "ok", &[]);
     let nobody = || free_address().to_string();
@@ -390,6 +394,7 @@ fn scanners_and_redis_are_asked_whether_they_are_there() {
         nobody(),
         nobody(),
         format!("http://{}", nobody()),
+        nobody(),
         &password,
     );
     checked
@@ -397,6 +402,7 @@ fn scanners_and_redis_are_asked_whether_they_are_there() {
         .has("scanner", "error", &["spamassassin"])
         .has("scanner", "error", &["clamav"])
         .has("scanner", "error", &["rspamd"])
+        .has("scanner", "error", &["milter"])
         .has("redis", "error", &["counts for itself"]);
     assert!(!format!("{:?}", checked.findings).contains("geheim"));
 }
