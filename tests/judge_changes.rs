@@ -12,7 +12,7 @@ mod support;
 
 use support::{
     Arrived, Opendkim, Options, Portcullis, Postfix, Pymilter, Rspamd, Smtp, Spamd, fields,
-    first_difference, heard, letter,
+    first_difference, free_address, heard, letter, spam,
 };
 
 /// A loaded machine may take its time.
@@ -83,6 +83,66 @@ end })"#;
     assert!(!arrived.contains("X-Gone") && !arrived.contains("Subject: rename-me"));
     let (_, body) = sent.split_once("\r\n\r\n").unwrap();
     assert!(arrived.ends_with(&format!("\r\n\r\n{body}")), "{arrived}");
+}
+
+/// rspamd's proxy worker as its package sets it up, but that it scans by itself.
+/// It says that it changes recipients, whatever it is offered.
+#[test]
+fn rspamd_can_be_asked_as_a_milter() {
+    let address = free_address();
+    let worker = format!(
+        r#"worker "rspamd_proxy" {{
+    bind_socket = "{address}";
+    .include "/etc/rspamd/worker-proxy.inc"
+    .include(priority=1,duplicate=merge) "$LOCAL_CONFDIR/local.d/worker-proxy.inc"
+}}"#
+    );
+    let own = [
+        ("rspamd.conf.local", worker.as_str()),
+        (
+            "local.d/worker-proxy.inc",
+            "upstream \"local\" { self_scan = yes; }",
+        ),
+        (
+            "local.d/milter_headers.conf",
+            "extended_spam_headers = true; skip_local = false;",
+        ),
+    ];
+    let rules = r#"
+rspamd_config:register_symbol({ name = 'REDIRECT', type = 'prefilter', callback = function(task)
+  if task:get_subject() == 'redirect' then
+    task:set_milter_reply({ add_rcpt = { 'archive@example.org' } })
+  end
+end })"#;
+    let (postfix, _rspamd) = (
+        Postfix::start(Options::default()),
+        Rspamd::with(rules, &own),
+    );
+    let portcullis = guard(&postfix, &[address]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let reply = client.deliver("a@sender.test", "b@example.org", spam("gtube").as_bytes());
+    assert!(reply.starts_with("554 5.7.1 Gtube pattern"), "{reply}");
+
+    // More often than it takes to put a scanner out of service.
+    for _ in 0..5 {
+        let sent = letter("redirect");
+        let reply = client.deliver("a@sender.test", "b@example.org", sent.as_bytes());
+        assert!(reply.starts_with("451 4.7.1"), "{reply}");
+    }
+    portcullis.log_with("wants to add a recipient, which was not offered");
+
+    let sent = letter("clean");
+    let reply = client.deliver("a@sender.test", "b@example.org", sent.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let arrived = String::from_utf8(postfix.message()).unwrap();
+    let header = fields(&arrived);
+    for name in ["X-Spamd-Result: default: False", "X-Rspamd-Queue-Id: "] {
+        assert!(header.iter().any(|it| it.starts_with(name)), "{header:#?}");
+    }
+    let (_, body) = sent.split_once("\r\n\r\n").unwrap();
+    assert!(arrived.ends_with(&format!("\r\n\r\n{body}")), "{arrived}");
+    client.ask("QUIT", "221");
+    assert_eq!(heard(&postfix, ["data", "mail"], 1), [1, 7]);
 }
 
 /// Before `postfix`, with these milters.

@@ -11,7 +11,8 @@
 //!   connection of its own. Each filter sees the message as it was received,
 //!   without the changes of those before it.
 //! - Changes of sender and recipients are not offered. A filter that insists
-//!   on them cannot be used: it hangs up at the negotiation.
+//!   on them cannot be used: it hangs up at the negotiation. One that makes such
+//!   a change all the same, as rspamd may, has failed at that message.
 //! - A recipient that a filter refuses has been taken by the backend already.
 //!   The message is then refused to all of its recipients with the filter's
 //!   reply, for good or for now, so that the sender learns of it.

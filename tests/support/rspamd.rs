@@ -1,5 +1,5 @@
 //! A real rspamd with the rules of the distribution, offline: one instance per
-//! value of `Rspamd`.
+//! value of `Rspamd`. It reads no `local.d` but its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -33,10 +33,18 @@ impl Rspamd {
     /// Starts an instance and waits until it answers. `rules` are Lua, as in
     /// `rspamd.local.lua`.
     pub fn start(rules: &str) -> Self {
+        Self::with(rules, &[])
+    }
+
+    /// As [`Rspamd::start`], with an admin's own settings: files, named as below
+    /// `/etc/rspamd`, and what stands in them.
+    pub fn with(rules: &str, own: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_str().unwrap();
         let address = free_address();
         let write = |name: &str, text: &str| fs::write(format!("{root}/{name}"), text).unwrap();
+        fs::create_dir(format!("{root}/local.d")).unwrap();
+        own.iter().for_each(|(name, text)| write(name, text));
         write("suffixes", SUFFIXES);
         write("rules.lua", rules);
         write("overrides.inc", OVERRIDES);
@@ -52,12 +60,14 @@ options {{
 logging {{ type = "file"; filename = "$LOGDIR/rspamd.log"; level = "info"; }}
 lua = "{root}/rules.lua";
 worker "normal" {{ bind_socket = "{address}"; count = 1; }}
+.include(try=true) "$LOCAL_CONFDIR/rspamd.conf.local"
 "#
             ),
         );
         // As the leader of a process group of its own it can be stopped with its workers.
         let main = Command::new("rspamd")
             .args(["-f", "-i", "-c", &format!("{root}/rspamd.conf")])
+            .args(["--var", &format!("LOCAL_CONFDIR={root}")])
             .args(["--var", &format!("DBDIR={root}")])
             .args(["--var", &format!("RUNDIR={root}")])
             .args(["--var", &format!("LOGDIR={root}")])

@@ -73,10 +73,18 @@ impl Changes {
                 self.quarantine = Some(Clean(&reason).to_string());
                 Ok(())
             }
-            Answer::ChangeEnvelope(octet) => Err(ScanError::Protocol(format!(
-                "changes sender or recipients ({:?}), which was not offered",
-                char::from(octet)
-            ))),
+            Answer::ChangeEnvelope(octet) => {
+                let what = match octet {
+                    b'+' | b'2' => "add a recipient",
+                    b'-' => "take out a recipient",
+                    _ => "change the sender",
+                };
+                // Messages may be written so that it wishes this: that must not
+                // take it away from all others.
+                Err(ScanError::Reported(format!(
+                    "wants to {what}, which was not offered"
+                )))
+            }
             _ => Err(ScanError::Protocol(
                 "an answer that does not fit the end of the message".to_owned(),
             )),

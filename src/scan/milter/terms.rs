@@ -167,26 +167,21 @@ impl Terms {
         }
     }
 
-    /// Takes the filter's answer to the offer.
+    /// Takes the filter's answer to the offer. Actions beyond the offer are not
+    /// agreed to, and no fault either: rspamd names the same ones whatever it is
+    /// offered. A filter that cannot do without them hangs up.
     pub(super) fn agree(answer: Answer) -> Result<Self, String> {
         let Answer::Negotiated {
             version,
-            actions,
             protocol,
             mut symbols,
+            ..
         } = answer
         else {
             return Err("an answer other than its terms to the negotiation".to_owned());
         };
         if !(OLDEST..=VERSION).contains(&version) {
             return Err(format!("protocol version {version}"));
-        }
-        // It would take a change for made that is not.
-        if actions & !ACTIONS != 0 {
-            return Err(format!(
-                "asks for actions that were not offered: {:#x}",
-                actions & !ACTIONS
-            ));
         }
         symbols.truncate(STAGES);
         Ok(Self {
