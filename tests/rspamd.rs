@@ -278,6 +278,37 @@ async fn a_hundred_messages_at_once_and_a_large_one() {
     );
 }
 
+/// rspamd repeats the message's hosts, addresses and Message-ID, of which there may be
+/// more than of anything that it says by itself.
+#[tokio::test]
+async fn no_message_makes_its_answer_too_long_to_be_heard() {
+    let rspamd = Rspamd::start(RULES);
+    let scanners = scanners(&rspamd, "60s");
+    let domain = [
+        "x".repeat(60),
+        "x".repeat(60),
+        "x".repeat(60),
+        "test".into(),
+    ]
+    .join(".");
+    let hosts: String = (0..11_000)
+        .map(|number| format!("http://{number}.{domain}/\r\n"))
+        .collect();
+    let naming_hosts = letter("action: reject") + &hosts;
+    let id = format!("<{}@sender.test>", "\\".repeat(9 << 20));
+    let long_id = (letter("id") + GTUBE).replace("<id@sender.test>", &id);
+    for content in [naming_hosts, long_id] {
+        // More often than it takes to put a scanner out of service.
+        for _ in 0..4 {
+            let opinions = scan(&scanners, &content).await;
+            match judge(&opinions).verdict {
+                ContentVerdict::Refuse(reply) => assert_eq!(reply.code(), 550),
+                other => panic!("{other:?} {opinions:?}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn one_that_hangs_fails_in_time_and_is_asked_again_once_it_is_back() {
     let rspamd = Rspamd::start("");

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -31,8 +31,10 @@ use super::{Message, ScanError};
 use crate::policy::content::Opinion;
 use crate::settings::{HostPort, Secret, Value};
 use crate::smtp::path::Domain;
+use excerpt::Excerpt;
 
 mod answer;
+mod excerpt;
 #[cfg(test)]
 mod tests;
 
@@ -42,8 +44,16 @@ const IDLE_MAX: usize = 8;
 /// How long they are kept.
 const IDLE_TIME: Duration = Duration::from_secs(15);
 
-/// Longest answer, octets.
-const ANSWER_MAX: usize = 1024 * 1024;
+/// Longest answer, octets: what rspamd says by itself and of the hosts and
+/// addresses that a message names, and [`ECHO_MAX`] of the message.
+const ANSWER_MAX: u64 = 8 * 1024 * 1024;
+
+/// Most octets of an answer for one of the message: rspamd repeats parts of it,
+/// and may write an octet as `\u0000`.
+const ECHO_MAX: u64 = 6;
+
+/// Longest answer to a ping, octets.
+const PONG_MAX: u64 = 1024;
 
 /// Pieces of a message that may wait for the connection.
 const AHEAD: usize = 2;
@@ -107,7 +117,13 @@ impl Rspamd {
                 answer => answer?,
             },
         };
-        Self::opinions(&answer)
+        if answer.is_cut() {
+            tracing::warn!(
+                id = message.id,
+                "part of rspamd's answer is too long and left out"
+            );
+        }
+        answer::opinions(&answer.into_answer())
     }
 
     /// Reads a whole answer to a message. No I/O.
@@ -115,7 +131,9 @@ impl Rspamd {
     /// # Errors
     /// When it is unintelligible.
     pub fn opinions(answer: &[u8]) -> Result<Vec<Opinion>, ScanError> {
-        answer::opinions(answer)
+        let mut excerpt = Excerpt::default();
+        excerpt.take(answer);
+        answer::opinions(&excerpt.into_answer())
     }
 
     /// Its answer to `GET /ping`.
@@ -127,7 +145,9 @@ impl Rspamd {
         let (_, upload) = Upload::of(0);
         let request = self.request(Method::GET, "/ping", HeaderMap::new(), upload)?;
         let response = connection.requests.send_request(request).await;
-        let answer = read(response.map_err(broken)?).await?;
+        let mut answer = Vec::new();
+        let take = |octets: &[u8]| answer.extend_from_slice(octets);
+        read(response.map_err(broken)?, PONG_MAX, take).await?;
         let answer = String::from_utf8_lossy(&answer);
         Ok(answer.trim().chars().filter(|c| !c.is_control()).collect())
     }
@@ -137,15 +157,19 @@ impl Rspamd {
         &self,
         mut connection: Connection,
         message: &Message<'_>,
-    ) -> Result<Bytes, ScanError> {
+    ) -> Result<Excerpt, ScanError> {
         let trace = u64::try_from(message.trace.len()).unwrap_or(u64::MAX);
         let whole = message.body.len().saturating_add(trace);
         let (pieces, upload) = Upload::of(whole);
         let fields = envelope_fields(message);
         let request = self.request(Method::POST, "/checkv2", fields, upload)?;
+        let longest = ANSWER_MAX.saturating_add(whole.saturating_mul(ECHO_MAX));
         let answer = async {
             let response = connection.requests.send_request(request).await;
-            read(response.map_err(broken)?).await
+            let mut answer = Excerpt::default();
+            let take = |octets: &[u8]| answer.take(octets);
+            read(response.map_err(broken)?, longest, take).await?;
+            Ok::<_, ScanError>(answer)
         };
         let handed_over = AtomicU64::new(0);
         let answer = tokio::select! {
@@ -310,8 +334,12 @@ async fn feed(
     std::future::pending().await
 }
 
-/// The body of a good answer, bounded.
-async fn read(response: Response<Incoming>) -> Result<Bytes, ScanError> {
+/// Hands over the body of a good answer piece by piece, `most` octets of it.
+async fn read(
+    response: Response<Incoming>,
+    most: u64,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), ScanError> {
     match response.status() {
         StatusCode::OK => {}
         StatusCode::PAYLOAD_TOO_LARGE => return Err(ScanError::TooLarge),
@@ -322,19 +350,19 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, ScanError> {
             )));
         }
     }
-    match Limited::new(response.into_body(), ANSWER_MAX)
-        .collect()
-        .await
-    {
-        Ok(answer) => Ok(answer.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ScanError::Protocol("its answer does not end".to_owned()))
-        }
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(broken(*error)),
-            Err(error) => Err(io::Error::other(error).into()),
-        },
+    let mut body = response.into_body();
+    let mut left = most;
+    while let Some(frame) = body.frame().await {
+        let Ok(octets) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
+        let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+        left = left
+            .checked_sub(length)
+            .ok_or_else(|| ScanError::Reported("its answer is too long".to_owned()))?;
+        take(&octets);
     }
+    Ok(())
 }
 
 fn broken(error: hyper::Error) -> ScanError {

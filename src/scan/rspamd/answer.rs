@@ -1,4 +1,5 @@
-//! What rspamd answers to `/checkv2`, read into opinions. No I/O.
+//! What rspamd answers to `/checkv2`, read into opinions. No I/O. A member that is
+//! read must be one of those that the excerpt keeps.
 //!
 //! Actions: `reject` and `discard` are refusals (Portcullis never swallows
 //! mail), `soft reject` is a deferral, `add header`, `rewrite subject` and
@@ -34,8 +35,10 @@ const ENCODED_WORD: usize = 45;
 /// [`ScanError::Protocol`] if it is no answer of rspamd's.
 pub(super) fn opinions(answer: &[u8]) -> Result<Vec<Opinion>, ScanError> {
     let nonsense = |what: &str| ScanError::Protocol(what.to_owned());
+    // Octets of the message that are no UTF-8 must not cost the verdict.
+    let answer = String::from_utf8_lossy(answer);
     let answer: Map<String, Value> =
-        serde_json::from_slice(answer).map_err(|_| nonsense("its answer is no JSON object"))?;
+        serde_json::from_str(&answer).map_err(|_| nonsense("its answer is no JSON object"))?;
     let opinion = |word| Opinion::new(Scanner::Rspamd, word);
     let action = answer.get("action").and_then(Value::as_str);
     let action = action.ok_or_else(|| nonsense("its answer names no action"))?;

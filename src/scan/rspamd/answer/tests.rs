@@ -149,6 +149,13 @@ fn a_long_subject_is_folded_between_characters() {
 }
 
 #[test]
+fn what_is_no_utf_8_spoils_nothing_else() {
+    let answer =
+        b"{\"score\": 1, \"action\": \"reject\", \"milter\": {\"add_headers\": {\"X\": \"\xff\"}}}";
+    assert_eq!(opinions(answer).unwrap().len(), 2);
+}
+
+#[test]
 fn refuses_what_is_no_answer() {
     for nonsense in [
         "",
