@@ -19,7 +19,7 @@ use portcullis::settings::Value;
 use portcullis::smtp::header::Editor;
 use portcullis::spool::Body;
 use portcullis::tls::TlsDetails;
-use support::{Rspamd, hold, letter};
+use support::{Opendkim, Rspamd, hold, letter};
 
 /// The string that every spam filter knows: <https://spamassassin.apache.org/gtube/>.
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n";
@@ -276,6 +276,42 @@ async fn a_hundred_messages_at_once_and_a_large_one() {
         matches!(opinions[0].word, Word::Score { .. }),
         "{opinions:?}"
     );
+}
+
+/// One signature comes as a text, two as a list.
+#[tokio::test]
+async fn it_signs_for_a_client_that_has_signed_in() {
+    let opendkim = Opendkim::start();
+    let key = opendkim.daemon.folder().join("key.pem");
+    let selector = format!("{{ path = \"{}\"; selector = \"s\"; }}", key.display());
+    for (selectors, count) in [
+        (selector.clone(), 1),
+        (format!("{selector}, {selector}"), 2),
+    ] {
+        let settings = format!("domain {{ example.com {{ selectors = [{selectors}]; }} }}");
+        let own = [("local.d/dkim_signing.conf", settings.as_str())];
+        let rspamd = Rspamd::with("", &own);
+        let content = letter("sign").replace("ann@sender.test", "alice@example.com");
+        let (body, recipients) = (hold(&content).await, ["bob@example.org".to_owned()]);
+        let message = Message {
+            user: Some("alice@example.com"),
+            sender: "alice@example.com",
+            ..message(&body, &recipients)
+        };
+        let opinions = scanners(&rspamd, "60s").scan(&message).await.opinions;
+        let delivered = delivered(judge(&opinions), &content);
+        assert_eq!(
+            delivered
+                .matches("\r\nDKIM-Signature: v=1; a=rsa-sha256;")
+                .count(),
+            count,
+            "{delivered}\n{}",
+            rspamd.log()
+        );
+        assert!(delivered.starts_with("X-Trace: ours\r\n"));
+        assert!(opendkim.is_good_elsewhere(&delivered), "{delivered}");
+        assert!(!opendkim.is_good_elsewhere(&delivered.replace("Dear Bob", "Dear Eve")));
+    }
 }
 
 /// rspamd repeats the message's hosts, addresses and Message-ID, of which there may be

@@ -15,7 +15,7 @@ use super::{free_address, wait_for};
 
 /// Statistics, black lists, maps and hashes ask the network: none of them here.
 const OVERRIDES: &str = r#"
-filters = "regexp";
+filters = "regexp,dkim";
 url_tld = "$DBDIR/suffixes";
 dns { nameserver = ["127.0.0.1:9"]; timeout = 0.1s; retransmits = 1; sockets = 1; }
 "#;

@@ -54,6 +54,11 @@ pub(super) fn opinions(answer: &[u8]) -> Result<Vec<Opinion>, ScanError> {
     if let Some(milter) = answer.get("milter").and_then(Value::as_object) {
         scored.changes = changes(milter);
     }
+    let signatures = answer.get("dkim-signature").map(one_or_many);
+    // Each comes to stand before the one put in before.
+    let signatures = signatures.into_iter().flatten().rev();
+    let signatures = signatures.filter_map(signature);
+    scored.changes.extend(signatures.take(CHANGES_MAX));
     if let Some(subject) = answer.get("subject").and_then(Value::as_str)
         && action == "rewrite subject"
     {
@@ -93,7 +98,8 @@ fn reply(answer: &Map<String, Value>, code: u16, enhanced: EnhancedCode) -> Opti
 }
 
 /// `remove_headers`, then `add_headers`, in which a value is a text, an
-/// object with `value` and `order`, or a list of these.
+/// object with `value` and `order`, or a list of these. Not: changes of sender
+/// and recipients, which were settled with the backend before.
 fn changes(milter: &Map<String, Value>) -> Vec<Change> {
     let fields = |key| {
         let fields = milter.get(key).and_then(Value::as_object);
@@ -108,18 +114,35 @@ fn changes(milter: &Map<String, Value>) -> Vec<Change> {
         })
     });
     let added = fields("add_headers").flat_map(|(name, value)| {
-        let values = match value {
-            Value::Array(values) => values.as_slice(),
-            single => std::slice::from_ref(single),
-        };
-        values.iter().filter_map(|value| added(name, value))
+        let values = one_or_many(value).iter();
+        values.filter_map(|value| added(name, value))
     });
     removed.chain(added).take(CHANGES_MAX).collect()
 }
 
+fn one_or_many(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        single => std::slice::from_ref(single),
+    }
+}
+
+/// What rspamd signed the message with, folded as the message is.
+fn signature(value: &Value) -> Option<Change> {
+    Some(Change::Add {
+        place: Place::First,
+        name: "DKIM-Signature".to_owned(),
+        value: value.as_str()?.to_owned(),
+    })
+}
+
+/// Its place is its `order` or, by another name, its `index`. An order counted
+/// from the end is taken for the end itself: -1, the only one that rspamd's own
+/// modules use, means just that.
 fn added(name: &str, value: &Value) -> Option<Change> {
     let text = value.as_str().or_else(|| value.get("value")?.as_str())?;
-    let order = value.get("order").and_then(Value::as_u64);
+    let order = value.get("order").or_else(|| value.get("index"));
+    let order = order.and_then(Value::as_u64);
     let place = order.and_then(|order| u32::try_from(order).ok());
     Some(Change::Add {
         place: place.map_or(Place::Last, Place::At),

@@ -88,7 +88,7 @@ fn reads_every_form_of_a_field() {
         "remove_headers": {"X-All": 0, "X-Second": 2, "X-Last": -1},
         "add_headers": {"A": "text", "B": {"value": "object", "order": 1},
             "C": ["one", {"value": "two", "order": 0}, {"value": "end", "order": -1}],
-            "D": 5, "E": {"order": 1}}}"#;
+            "D": 5, "E": {"order": 1}, "F": {"value": "also", "index": 2}}}"#;
     let add = |place, name: &str, value: &str| Change::Add {
         place,
         name: name.to_owned(),
@@ -108,8 +108,31 @@ fn reads_every_form_of_a_field() {
             add(Place::Last, "C", "one"),
             add(Place::At(0), "C", "two"),
             add(Place::Last, "C", "end"),
+            add(Place::At(2), "F", "also"),
         ]
     );
+}
+
+#[test]
+fn puts_its_signatures_in_front() {
+    let sign = |value: &str| Change::Add {
+        place: Place::First,
+        name: "DKIM-Signature".to_owned(),
+        value: value.to_owned(),
+    };
+    let one = r#", "dkim-signature": "v=1;\r\n\tb=a""#;
+    let signed = changes_of(&action("no action", one));
+    assert_eq!(signed, [sign("v=1;\r\n\tb=a")]);
+    assert!(signed.iter().all(|it| it.clone().checked().is_ok()));
+    // The first one comes to stand above the other, as with rspamd's own milter.
+    let two = r#", "dkim-signature": ["a", 5, "b"]"#;
+    assert_eq!(
+        changes_of(&action("no action", two)),
+        [sign("b"), sign("a")]
+    );
+    for none in [r#", "dkim-signature": {}"#, r#", "dkim-signature": null"#] {
+        assert!(changes_of(&action("no action", none)).is_empty());
+    }
 }
 
 #[test]
