@@ -145,6 +145,28 @@ end })"#;
     assert_eq!(heard(&postfix, ["data", "mail"], 1), [1, 7]);
 }
 
+/// Its controller demands one of whoever is not in `secure_ip`.
+#[test]
+fn rspamd_is_told_the_password_that_it_demands() {
+    let address = free_address();
+    let worker = format!(
+        r#"worker "controller" {{ bind_socket = "{address}"; password = "q1w2e3"; secure_ip = "192.0.2.99"; }}"#
+    );
+    let own = [("rspamd.conf.local", worker.as_str())];
+    let (postfix, _rspamd) = (Postfix::start(Options::default()), Rspamd::with("", &own));
+    let address = format!("http://{address}");
+    for (password, expected) in [
+        ("q1w2e3", "550 5.7.1 Gtube pattern"),
+        ("q1w2e4", "451 4.7.1"),
+    ] {
+        let settings = [PATIENT, ("RSPAMD", &address), ("RSPAMD_PASSWORD", password)];
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let mut client = Smtp::greeted(portcullis.mx);
+        let reply = client.deliver("a@sender.test", "b@example.org", spam(password).as_bytes());
+        assert!(reply.starts_with(expected), "{reply}\n{}", portcullis.log());
+    }
+}
+
 /// Before `postfix`, with these milters.
 fn guard(postfix: &Postfix, milters: &[std::net::SocketAddr]) -> Portcullis {
     let milters: Vec<_> = milters.iter().map(|it| format!("inet:{it}")).collect();
