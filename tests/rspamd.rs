@@ -278,6 +278,23 @@ async fn a_hundred_messages_at_once_and_a_large_one() {
     );
 }
 
+/// A client's name is not known here, and the README says how not to have that counted.
+#[tokio::test]
+async fn a_client_without_a_name_costs_points_unless_that_is_switched_off() {
+    let switched_off = [("local.d/hfilter.conf", "hostname_enabled = false;")];
+    for (own, is_counted) in [(&[][..], true), (&switched_off, false)] {
+        let rspamd = Rspamd::with("", own);
+        let said = scan(&scanners(&rspamd, "60s"), &letter("nameless")).await;
+        match &said[0].word {
+            Word::Score { rules, .. } => {
+                let unknown = "HFILTER_HOSTNAME_UNKNOWN".to_owned();
+                assert_eq!(rules.contains(&unknown), is_counted, "{rules:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// One signature comes as a text, two as a list.
 #[tokio::test]
 async fn it_signs_for_a_client_that_has_signed_in() {
