@@ -19,6 +19,7 @@ use portcullis::scan::{
 };
 use portcullis::settings::{Size, Value};
 use portcullis::spool::{Body, Settings, Spool};
+use portcullis::tls::TlsDetails;
 use support::{Clamd, EICAR_NAME, Spamd, attachment, eicar, gtube, zipped};
 use tokio::time::timeout;
 
@@ -210,67 +211,116 @@ async fn spamd_report_names_the_same_rules_and_becomes_a_field() {
     );
 }
 
-/// The reverse-path counts, which SPF is asked about, and neither what the sender
-/// writes below nor what a client says of itself or of its recipient; and so does
-/// the client of the trace field.
+/// What a client says of itself and of its message, and what spamd is to know of it.
+struct Told {
+    hello: &'static str,
+    sender: &'static str,
+    protocol: &'static str,
+    /// What the message begins with.
+    first: &'static str,
+}
+
+impl Told {
+    const fn of(hello: &'static str, sender: &'static str, protocol: &'static str) -> Self {
+        Self {
+            hello,
+            sender,
+            protocol,
+            first: "",
+        }
+    }
+
+    const fn with(first: &'static str) -> Self {
+        Self {
+            first,
+            ..Self::of("client.test", "ann@sender.test", "ESMTP")
+        }
+    }
+}
+
+/// The client is who it is and not who it says, it has no name that it has not, and
+/// nobody has signed in who has not. The reverse-path counts, which SPF is asked about,
+/// and neither what the sender writes below nor what a client says of itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spamd_learns_the_envelope_and_the_client() {
+    const TLS: TlsDetails = TlsDetails {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_256_GCM_SHA384",
+        sni: None,
+        resumed: false,
+    };
     let spamd = Spamd::start(&[
-        r"header ENVELOPE_KNOWN EnvelopeFrom =~ /^ann\@sender\.test$/",
-        r"header RELAY_KNOWN X-Spam-Relays-Untrusted =~ /^\[[^\]]* envfrom=ann\@sender\.test /",
+        r"header ENVELOPE_KNOWN EnvelopeFrom =~ /\@sender\.test$/",
+        r"header RELAY_KNOWN X-Spam-Relays-Untrusted =~ /^\[[^\]]* envfrom=\S+\@sender\.test /",
         r"header FORGED EnvelopeFrom =~ /forged/",
-        r"header FORGED_RELAY X-Spam-Relays-Untrusted =~ /envfrom=\S*forged/",
-        r"header CLIENT_KNOWN X-Spam-Relays-Untrusted =~ /^\[ ip=192\.0\.2\.1 /",
+        r"header FORGED_RELAY X-Spam-Relays-Untrusted =~ /^[^\]]*(?:envfrom|rdns)=\S*forged/",
+        r"header CLIENT_KNOWN X-Spam-Relays-Untrusted =~ /^\[ ip=192\.0\.2\.77 rdns= helo=\S+ by=mx\.example\.org /",
+        r"header SIGNED_IN X-Spam-Relays-Untrusted =~ /^[^\]]* auth=[^ \]]/",
+        r"header TRUSTED X-Spam-Relays-Trusted =~ /\S/",
     ]);
     let spamassassin = Spamassassin::new(tcp(spamd.address), None, SpamdReport::Omitted);
-    for (hello, recipient, first) in [
-        ("client.test", "bob@example.org", ""),
-        (
-            "client.test",
-            "bob@example.org",
-            "X-Envelope-From: <forged@sender.test>\r\n",
-        ),
-        (
-            "client.test",
-            "bob@example.org",
-            "\t(envelope-from <forged@sender.test>)\r\n",
-        ),
-        (
-            "client.test",
-            "bob@example.org",
-            "X-Sender: forged@sender.test\r\nReceived: x (fetchmail)\r\n",
-        ),
-        ("Envelope-From=forged.test", "bob@example.org", ""),
-        ("client.test", "envelope-sender=forged@example.org", ""),
-        (
-            "return-path:forged",
-            "b+envelope-from=forged@example.org",
-            "",
-        ),
+    let forged_hop = "Received: from bank.test (bank.test [198.51.100.7])\r\n\tby mx.example.org with ESMTP id 1;\r\n\tTue, 24 Nov 2026 10:00:00 +0000\r\n";
+    for told in [
+        Told::of("client.test", "ann@sender.test", "ESMTP"),
+        Told::of("client.test", "ann@sender.test", "ESMTPS"),
+        Told::of("bank.test", "ann@sender.test", "SMTP"),
+        Told::of("Exim.bank.test", "ann@sender.test", "ESMTP"),
+        Told::of("bank.test", "Exim@sender.test", "ESMTPS"),
+        Told::of("Envelope-From=forged.test", "ann@sender.test", "ESMTP"),
+        Told::of("return-path:forged", "ann@sender.test", "SMTP"),
+        Told::of("[198.51.100.7]", "ann@sender.test", "ESMTP"),
+        Told::of("helo=forged", "helo=forged@sender.test", "ESMTP"),
+        Told::of("authenticated", "(authenticated)by@sender.test", "ESMTPS"),
+        Told::of("localhost", "with@sender.test", "SMTP"),
+        Told::of("x[127.0.0.1]", "[127.0.0.1]@sender.test", "ESMTP"),
+        Told::with("X-Envelope-From: <forged@sender.test>\r\n"),
+        Told::with("\t(envelope-from <forged@sender.test>)\r\n"),
+        Told::with("X-Sender: forged@sender.test\r\nReceived: x (fetchmail)\r\n"),
+        Told::with(forged_hop),
     ] {
-        let hop = format!(
-            "Received: from {hello} ([192.0.2.1])\r\n\tby mx.example.org (Portcullis) with ESMTP id X.1\r\n\tfor <{recipient}>;\r\n\tTue, 24 Nov 2026 10:00:00 +0000\r\n"
-        );
+        let Told {
+            hello,
+            sender,
+            protocol,
+            first,
+        } = told;
         let content = [first.as_bytes(), &letter("Shall we meet at noon?")].concat();
         let body = hold(&memory(), &content).await;
-        for (sender, told) in [("ann@sender.test", true), ("", false)] {
+        for sender in [sender, ""] {
             let message = Message {
-                hop: hop.as_bytes(),
+                client: Some("192.0.2.77:4711".parse().unwrap()),
+                hello,
                 sender,
+                protocol,
+                tls: Some(&TLS).filter(|_| protocol == "ESMTPS"),
                 ..message(&body)
             };
             let opinion = spamassassin.scan(&message).await.unwrap();
             let rules = points(&opinion).2;
             let hit = |name: &str| rules.iter().any(|rule| rule == name);
-            assert_eq!(hit("ENVELOPE_KNOWN"), told, "{hop}{first}{rules:?}");
-            assert_eq!(hit("RELAY_KNOWN"), told, "{hop}{first}{rules:?}");
-            assert!(
-                !hit("FORGED") && !hit("FORGED_RELAY"),
-                "{hop}{first}{rules:?}"
-            );
-            assert!(hit("CLIENT_KNOWN"), "{hop}{rules:?}");
+            let of = format!("{hello} {sender} {protocol} {first}: {rules:?}");
+            assert_eq!(hit("ENVELOPE_KNOWN"), !sender.is_empty(), "{of}");
+            assert_eq!(hit("RELAY_KNOWN"), !sender.is_empty(), "{of}");
+            // What stands behind the local part's own "forged" is no forgery.
+            let is_own = sender.contains("forged");
+            assert!(is_own || !hit("FORGED") && !hit("FORGED_RELAY"), "{of}");
+            assert!(hit("CLIENT_KNOWN"), "{of}");
+            assert!(!hit("SIGNED_IN") && !hit("TRUSTED"), "{of}");
         }
     }
+
+    let body = hold(&memory(), &letter("Signed in")).await;
+    let message = Message {
+        client: Some("192.0.2.77:4711".parse().unwrap()),
+        protocol: "ESMTPSA",
+        tls: Some(&TLS),
+        user: Some("ann"),
+        ..message(&body)
+    };
+    let opinion = spamassassin.scan(&message).await.unwrap();
+    let rules = points(&opinion).2;
+    let hit = |name: &str| rules.iter().any(|rule| rule == name);
+    assert!(hit("SIGNED_IN") || hit("TRUSTED"), "{rules:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

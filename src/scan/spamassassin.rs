@@ -3,6 +3,8 @@
 //!
 //! One connection per message, as spamd closes it behind its answer.
 
+mod hop;
+
 use tokio::io::AsyncWriteExt;
 
 use super::hear::{Said, hear, nonsense, reported};
@@ -89,7 +91,7 @@ impl Spamassassin {
     /// When spamd cannot be reached, breaks off, reports a failure or is
     /// unintelligible.
     pub async fn scan(&self, message: &Message<'_>) -> Result<Opinion, ScanError> {
-        let mut hop = hop_with_envelope(&String::from_utf8_lossy(message.hop), message.sender);
+        let mut hop = hop::hop(message);
         let mut body = message.body.reader();
         let first = body.next().await?.unwrap_or_default();
         if matches!(first.first(), Some(b' ' | b'\t')) {
@@ -161,7 +163,7 @@ impl Spamassassin {
 
     /// The request up to the message, and what is put before the message.
     fn head(&self, message: &Message<'_>, hop: &str) -> String {
-        let envelope = envelope_from(message.sender);
+        let envelope = hop::envelope_from(message.sender);
         let before = hop.len().saturating_add(envelope.len());
         let before = u64::try_from(before).unwrap_or(u64::MAX);
         let length = message.body.len().saturating_add(before);
@@ -171,47 +173,6 @@ impl Spamassassin {
         };
         let verb = self.report.verb();
         format!("{verb} SPAMC/1.5\r\nContent-length: {length}\r\n{user}\r\n{envelope}")
-    }
-}
-
-/// The field by which SpamAssassin learns of the null reverse-path; spamd's
-/// protocol has no place for it. It believes the field above all trace fields
-/// only, and not if there is one below (`get_envelope_from` in PerMsgStatus.pm).
-/// Only spamd sees it. A reverse-path that is not plain is left out.
-fn envelope_from(sender: &str) -> String {
-    if is_plain(sender) {
-        format!("X-Envelope-From: <{sender}>\r\n")
-    } else {
-        String::new()
-    }
-}
-
-fn is_plain(sender: &str) -> bool {
-    let plain = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>');
-    sender.bytes().all(plain)
-}
-
-/// What SpamAssassin takes for the reverse-path wherever it stands in a trace
-/// field (`parse_received_line` in Received.pm), and clients choose parts of it.
-const MARKS: [&str; 2] = ["envelope-", "return-path"];
-
-/// The trace field with the reverse-path in it: the one place of which
-/// SpamAssassin believes it before all others, for SPF above all, and which no
-/// field of the sender's can take away. Nothing else in it passes for one.
-fn hop_with_envelope(hop: &str, sender: &str) -> String {
-    let mut hop = hop.to_owned();
-    for mark in MARKS {
-        // Upper case may stand where lower case does, at the same place.
-        while let Some(at) = hop.to_ascii_lowercase().find(mark) {
-            let hyphen = at + mark.find('-').unwrap_or_default();
-            hop.replace_range(hyphen..=hyphen, "_");
-        }
-    }
-    match hop.split_once(" id ") {
-        Some((before, behind)) if is_plain(sender) && !sender.is_empty() => {
-            format!("{before} (envelope-from <{sender}>) id {behind}")
-        }
-        _ => hop,
     }
 }
 
