@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use support::{
     Arrived, Clamd, EICAR_NAME, Options, Portcullis, Postfix, Pymilter, Rspamd, Smtp, Spamd,
-    attachment, deliver_in_chunks, dot_stuffed, eicar, heard, letter, spam, torture, wait_for,
-    zipped,
+    attachment, deliver_in_chunks, dot_stuffed, eicar, gtube, heard, letter, spam, torture,
+    wait_for, zipped,
 };
 
 /// A loaded machine may take its time.
@@ -213,18 +213,20 @@ fn clean_passes_octet_for_octet_beside_the_added_fields() {
     }
 }
 
-/// spamd is not asked: it takes minutes for so much text, which is why its users
-/// have a `SCAN_MAX_SIZE` below that.
+/// spamd is not shown them: it would take minutes for so much text, and be there for
+/// nobody meanwhile.
 #[test]
 fn twenty_megabytes_pass_octet_for_octet() {
     let (postfix, clamd) = (Postfix::start(Options::default()), Clamd::start(""));
     let (rspamd, pymilter) = (Rspamd::start(""), Pymilter::start(&[]));
-    let address = clamd.address.to_string();
+    let spamd = Spamd::start(&[]);
+    let (spamd_address, clamd_address) = (spamd.address.to_string(), clamd.address.to_string());
     let rspamd = format!("http://{}", rspamd.address);
     let milter = format!("inet:{}", pymilter.address);
     let settings = [
         PATIENT,
-        ("CLAMAV", address.as_str()),
+        ("SPAMASSASSIN", spamd_address.as_str()),
+        ("CLAMAV", &clamd_address),
         ("RSPAMD", &rspamd),
         ("MILTERS", &milter),
         ("SPAM_REJECT", "off"),
@@ -237,7 +239,15 @@ fn twenty_megabytes_pass_octet_for_octet() {
     let reply = client.deliver("a@sender.test", "b@example.org", &sent);
     println!("20 MiB delivered in {:?}", began.elapsed());
     assert!(reply.starts_with("250"), "{reply}\n{}", portcullis.log());
-    assert_eq!(Arrived::at(&postfix, &sent).names(), MARKS);
+    let arrived = Arrived::at(&postfix, &sent);
+    assert_eq!(
+        arrived.names(),
+        [&MARKS[..], &["X-Portcullis-Scan"]].concat()
+    );
+    assert_eq!(
+        arrived.added[3],
+        "X-Portcullis-Scan: spamassassin=unscanned"
+    );
 
     // Far behind, and found all the same.
     let infected = [&sent, eicar().as_bytes(), b"\r\n"].concat();
@@ -321,6 +331,31 @@ fn too_large_to_scan_passes_and_says_so() {
     assert_eq!(arrived.added, ["X-Portcullis-Scan: clamav=unscanned"]);
     let log = portcullis.log_with("clamav unscanned");
     assert!(log.contains("above SCAN_MAX_SIZE"), "{log}");
+}
+
+#[test]
+fn too_large_for_spamassassin_is_seen_by_the_others() {
+    let house = House::new("");
+    let portcullis = house.guard(&[("SPAMASSASSIN_MAX_SIZE", "10K"), ("RSPAMD", "off")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let padded = |text: &str, size: usize| {
+        let message = letter("large") + text + "\r\n";
+        let padding = "x".repeat(size - message.len() - 2);
+        message + &padding + "\r\n"
+    };
+    let spam = padded(&gtube(), 10 * 1024);
+    let reply = client.deliver("a@sender.test", "b@example.org", spam.as_bytes());
+    assert!(reply.starts_with("550 5.7.1"), "{reply}");
+    let infected = padded(&eicar(), 10 * 1024 + 1);
+    let reply = client.deliver("a@sender.test", "b@example.org", infected.as_bytes());
+    assert!(reply.starts_with("554 5.7.1 Malware"), "{reply}");
+
+    let sent = padded(&gtube(), 10 * 1024 + 1);
+    let reply = client.deliver("a@sender.test", "b@example.org", sent.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let arrived = house.arrived_with("Subject: large\r\n");
+    let told = place(&arrived, b"X-Portcullis-Scan: spamassassin=unscanned\r\n");
+    assert!(told.is_some());
 }
 
 #[test]

@@ -109,6 +109,7 @@ pub struct Scanners {
     /// In the order in which they are asked.
     milters: Vec<Service<Milter>>,
     max_size: u64,
+    spamassassin_max_size: u64,
     patience: Duration,
 }
 
@@ -144,6 +145,7 @@ impl Scanners {
             rspamd,
             milters: milters.collect(),
             max_size: settings.scan_max_size.0.0,
+            spamassassin_max_size: settings.spamassassin_max_size.0.0,
             patience,
         }
     }
@@ -183,6 +185,9 @@ impl Scanners {
         let deadline = Instant::now() + self.patience;
         let spamassassin = async {
             let service = self.spamassassin.as_ref()?;
+            if message.body.len() > self.spamassassin_max_size {
+                return Some(vec![Opinion::new(service.scanner(), Word::Unscanned)]);
+            }
             let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
             Some(service.ask(message.id, deadline, scan).await)
         };
