@@ -327,6 +327,61 @@ fn a_client_that_the_balancer_does_not_name_is_in_no_relay_network() {
     }
 }
 
+/// Nor may it relay by the address of the balancer or the proxy where the backend
+/// decides, though that trusts both.
+#[test]
+fn a_client_that_the_balancer_does_not_name_is_a_stranger_to_the_backend() {
+    let (signature, balancer) = (b"\r\n\r\n\0\r\nQUIT\n", Ipv4Addr::new(127, 0, 0, 9));
+    let unnamed = [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        [signature, [0x20, 0, 0, 0].as_slice()].concat(),
+        [signature, [0x21, 0, 0, 0].as_slice()].concat(),
+    ];
+    for (learns, client_info) in [
+        (Learns::ByXclient, "auto"),
+        (Learns::ByProxyHeader, "proxy-v1"),
+        (Learns::ByProxyHeader, "proxy-v2"),
+    ] {
+        let postfix = Postfix::start(Options {
+            learns,
+            extra: "mynetworks = 127.0.0.1, 127.0.0.9\n\
+                    smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination",
+            ..Options::default()
+        });
+        for (setting, code) in [
+            (("MODE", "monitor"), "550 5.7.1"),
+            (("RELAY", "backend"), "554 5.7.1"),
+        ] {
+            let trusted = ("PROXY_TRUSTED", "127.0.0.9");
+            let settings = [trusted, ("CLIENT_INFO", client_info), setting];
+            let portcullis = Portcullis::guarding(postfix.address, &settings);
+            portcullis.log_with("backend probed");
+            for header in &unnamed {
+                let mut client = Smtp::connect_from(balancer, portcullis.mx);
+                client.send(header);
+                client.expect("220");
+                client.ask("EHLO far.test", "250");
+                client.ask("MAIL FROM:<ann@sender.test>", "250");
+                client.ask("RCPT TO:<victim@foreign.test>", code);
+                client.ask("RSET", "250");
+                let message = letter("unnamed");
+                let reply =
+                    client.deliver("ann@sender.test", "bob@example.org", message.as_bytes());
+                assert!(reply.starts_with("250"), "{client_info}: {reply}");
+            }
+        }
+        let log = postfix.log();
+        for known in ["client=unknown[127.0.0.9]", "client=unknown[127.0.0.1]"] {
+            assert!(!log.contains(known), "{client_info}: {log}");
+        }
+        for message in postfix.messages(6) {
+            let message = String::from_utf8_lossy(&message).into_owned();
+            let trace = "Received: from far.test ([127.0.0.9])";
+            assert!(message.contains(trace), "{client_info}: {message}");
+        }
+    }
+}
+
 #[test]
 fn verify_takes_the_right_certificate_and_no_other() {
     let authority = Authority::new("Backend CA");

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::reach::Ends;
 use crate::settings::Value;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::{AddressError, HeloName};
@@ -85,10 +86,9 @@ impl fmt::Display for Introduction {
 /// The client, as the backend shall see it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The client's true address.
-    pub source: SocketAddr,
-    /// Where it connected to.
-    pub destination: SocketAddr,
+    /// Its true address, and where it connected to. `None` where a balancer does
+    /// not name it: what our address or the balancer's may, it may not.
+    pub ends: Option<Ends>,
     /// What it calls itself.
     pub hello: HeloName,
     /// Whether it said EHLO.
@@ -100,8 +100,11 @@ pub struct Client {
 /// Somebody whom no server knows: these networks are for examples (RFC 5737).
 pub const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4711);
 
-/// Where [`STRANGER`] connected to.
-const DESTINATION: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25);
+/// [`STRANGER`], and where it connected to.
+pub(super) const STRANGERS_ENDS: Ends = (
+    STRANGER,
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 25),
+);
 
 /// An address literal, since a server may look a name up (RFC 5321 4.1.3).
 const HELLO: &str = "[192.0.2.1]";
@@ -113,8 +116,7 @@ impl Client {
     /// None: its name is one.
     pub fn stranger() -> Result<Self, AddressError> {
         Ok(Self {
-            source: STRANGER,
-            destination: DESTINATION,
+            ends: Some(STRANGERS_ENDS),
             hello: HeloName::parse(HELLO)?,
             protocol: Dialect::Esmtp,
             login: None,
@@ -196,10 +198,13 @@ fn value(client: &Client, attribute: &str, naming: Naming) -> Option<String> {
         "ADDR" | "DESTADDR" if naming == Naming::Unavailable => Some(UNAVAILABLE.to_owned()),
         // The name of the client is not looked up; without this the backend would keep the proxy's.
         "NAME" | "REVERSE_NAME" => Some(UNAVAILABLE.to_owned()),
-        "ADDR" => Some(address(client.source.ip())),
-        "PORT" => Some(client.source.port().to_string()),
-        "DESTADDR" => Some(address(client.destination.ip())),
-        "DESTPORT" => Some(client.destination.port().to_string()),
+        "ADDR" | "PORT" | "DESTADDR" | "DESTPORT" => Some(match (attribute, client.ends) {
+            (_, None) => UNAVAILABLE.to_owned(),
+            ("ADDR", Some((source, _))) => address(source.ip()),
+            ("PORT", Some((source, _))) => source.port().to_string(),
+            ("DESTADDR", Some((_, destination))) => address(destination.ip()),
+            (_, Some((_, destination))) => destination.port().to_string(),
+        }),
         // The EHLO that follows carries it, too.
         "HELO" => Some(xtext::encode(client.hello.as_str()))
             .filter(|name| name.len() <= XCLIENT_VALUE_MAX),
@@ -226,8 +231,7 @@ mod tests {
 
     fn client(source: &str, login: Option<&str>) -> Client {
         Client {
-            source: source.parse().unwrap(),
-            destination: "192.0.2.25:25".parse().unwrap(),
+            ends: Some((source.parse().unwrap(), "192.0.2.25:25".parse().unwrap())),
             hello: HeloName::parse("mail+x=y.example").unwrap(),
             protocol: Dialect::Esmtp,
             login: login.map(str::to_owned),
@@ -262,6 +266,22 @@ mod tests {
         };
         assert_eq!(one("[2001:db8::7]:1"), "XCLIENT ADDR=IPV6:2001:db8::7");
         assert_eq!(one("[::ffff:203.0.113.7]:1"), "XCLIENT ADDR=203.0.113.7");
+    }
+
+    /// Without a word on any of them the server would keep the proxy's.
+    #[test]
+    fn tells_nothing_of_where_a_client_is_that_nobody_names() {
+        let unnamed = Client {
+            ends: None,
+            ..client("203.0.113.7:4711", None)
+        };
+        let listed = listed("ADDR PORT DESTADDR DESTPORT");
+        let commands = Xclient::commands(&unnamed, &listed, Naming::Address);
+        let expected: Vec<_> = listed
+            .iter()
+            .map(|it| format!("{it}=[UNAVAILABLE]"))
+            .collect();
+        assert_eq!(commands, [Xclient(expected)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Protocol;
-use super::introduce::{Client, ClientInfo, Introduction, Naming, Xclient};
+use super::introduce::{Client, ClientInfo, Introduction, Naming, STRANGERS_ENDS, Xclient};
 use super::reach::{Ends, connect};
 use super::{Backend, Conversation, Lost, Server};
 use crate::proxy_protocol;
@@ -223,14 +223,15 @@ impl Backend {
     }
 
     /// On a probe Portcullis itself is the client: servers that know PROXY do
-    /// not all know its LOCAL and UNKNOWN forms.
+    /// not all know its LOCAL and UNKNOWN forms. Those that do take whoever comes
+    /// with them for Portcullis, so a client that nobody names is a stranger.
     pub(super) fn proxy_header(
         &self,
         speaker: &Speaker<'_>,
         ends: Option<Ends>,
     ) -> Option<Vec<u8>> {
         let ends = match speaker {
-            Speaker::Client(client) => Some((client.source, client.destination)),
+            Speaker::Client(client) => Some(client.ends.unwrap_or(STRANGERS_ENDS)),
             Speaker::Probe => ends,
         };
         match (self.settings.client_info, ends) {
@@ -339,10 +340,18 @@ impl Backend {
         client: &Client,
     ) -> Result<Conversation, OpenError> {
         let chosen = self.settings.client_info.choose(&conversation.keywords);
-        conversation.introduction = chosen.ok_or(OpenError::NoXclient)?;
-        if conversation.introduction == Introduction::Xclient {
+        let chosen = chosen.ok_or(OpenError::NoXclient)?;
+        conversation.introduction = match chosen {
+            // Nobody is named by them; the trace header says whence it came.
+            Introduction::Xclient | Introduction::Proxy if client.ends.is_none() => {
+                Introduction::Received
+            }
+            other => other,
+        };
+        if chosen == Introduction::Xclient {
             let listed = conversation.keywords.xclient_attributes();
             conversation.takes_login = listed.iter().any(|attribute| attribute == "LOGIN");
+            let is_ipv6 = |(source, _): Ends| source.ip().to_canonical().is_ipv6();
             match self
                 .xclient(&mut conversation, client, Naming::Address)
                 .await
@@ -350,7 +359,7 @@ impl Backend {
                 // A server that is set to IPv4 alone takes no IPv6 address. The
                 // client stays unknown to it, never the proxy, whom it may
                 // trust; the trace header tells people who it was.
-                Err(OpenError::Xclient(_)) if client.source.ip().to_canonical().is_ipv6() => {
+                Err(OpenError::Xclient(_)) if client.ends.is_some_and(is_ipv6) => {
                     tracing::info!(
                         "backend takes no IPv6 address by XCLIENT; the client stays unnamed"
                     );

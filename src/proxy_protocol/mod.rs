@@ -19,8 +19,10 @@ crate::settings::section! {
     /// Load balancers in front of the proxy.
     pub struct Settings {
         /// Load balancers whose PROXY header, version 1 or 2, is required and
-        /// believed. From anybody else such a header is never parsed. Refused where
-        /// it holds everybody and other settings trust addresses.
+        /// believed. From anybody else such a header is never parsed. A client that
+        /// it does not name (`UNKNOWN`, `LOCAL`) is a stranger to the backend, too:
+        /// unknown by XCLIENT, 192.0.2.1 in a PROXY header. Refused where it holds
+        /// everybody and other settings trust addresses.
         proxy_trusted: Networks = "", example "10.0.0.0/8";
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use super::admit::Source;
 use super::body::{self, Relayed};
 use super::client::Line;
 use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
@@ -84,8 +85,10 @@ impl Session<'_> {
             return Event::Connected(Err(Unavailable::Gone));
         };
         let client = backend::Client {
-            source: self.addresses.0,
-            destination: self.addresses.1,
+            ends: match self.source {
+                Source::Client => Some(self.addresses),
+                Source::Balancer => None,
+            },
             hello: hello.name.clone(),
             protocol: match hello.protocol {
                 Protocol::Smtp => Dialect::Smtp,
