@@ -12,7 +12,7 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use support::{Authority, Learns, Options, Portcullis, Postfix, Smtp, letter};
+use support::{Act, Authority, Learns, Options, Portcullis, Postfix, Scripted, Smtp, letter};
 
 /// The client's address in these tests; the proxy's is 127.0.0.1.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
@@ -238,6 +238,34 @@ fn xclient_that_is_demanded_and_not_offered_lets_nothing_through() {
     // What it offers is known all the same.
     portcullis.wait_for_keywords();
     assert_eq!(postfix.taken(), 0);
+}
+
+/// Postfix's own `smtp-sink` offers so.
+#[test]
+fn xclient_without_addr_tells_nobody_of_the_client() {
+    for offer in [
+        "250-scripted.test\r\n250 XCLIENT NAME HELO",
+        "250-scripted.test\r\n250 XCLIENT",
+    ] {
+        let backend = Scripted::start(&[("EHLO", &[Act::Say(offer)])]);
+        let portcullis = Portcullis::guarding(backend.address, &[("MODE", "monitor")]);
+        portcullis.log_with("\"client_info\":\"received\"");
+        assert!(deliver(portcullis.mx, "nameless").starts_with("250"));
+        let heard = backend.transactions(1).remove(0);
+        assert!(!heard.contains("XCLIENT"), "{heard}");
+        assert!(
+            heard.contains("Received: from client.test ([127.0.0.7])"),
+            "{heard}"
+        );
+        // It takes everybody for the proxy, so the guard stays.
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.ask("MAIL FROM:<ann@sender.test>", "250");
+        client.ask("RCPT TO:<victim@foreign.test>", "550 5.7.1");
+
+        let portcullis = Portcullis::guarding(backend.address, &[("CLIENT_INFO", "xclient")]);
+        refused_at_mail(portcullis.mx);
+        assert!(portcullis.log_with("no XCLIENT ADDR").contains("ERROR"));
+    }
 }
 
 #[test]

@@ -183,6 +183,13 @@ fn a_backend_that_trusts_the_proxy_is_shut_by_the_guard_alone() {
         .ends_with(78)
         .has("client address", "error", &["no XCLIENT"]);
     nothing_arrived(&postfix);
+    // It takes XCLIENT, and would not learn by it who a client is.
+    let offer = Act::Say("250-old.test\r\n250 XCLIENT NAME HELO");
+    let nameless = Scripted::start(&[("EHLO", &[offer])]);
+    live(nameless.address, &[]).has("client address", "ok", &["Received", "for everybody"]);
+    live(nameless.address, &[("CLIENT_INFO", "xclient")])
+        .ends_with(78)
+        .has("client address", "error", &["no XCLIENT ADDR"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::smtp::xtext::{self, XCLIENT_VALUE_MAX};
 /// `CLIENT_INFO`: how the backend shall learn of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientInfo {
-    /// XCLIENT when the backend offers it, else a trace header.
+    /// XCLIENT when the backend offers it with ADDR, else a trace header.
     Auto,
     /// XCLIENT or nothing goes through.
     Xclient,
@@ -61,7 +61,9 @@ impl ClientInfo {
     /// What is used with a backend that offers `keywords`; `None` when it
     /// cannot be done as demanded.
     pub fn choose(self, keywords: &Keywords) -> Option<Introduction> {
-        let xclient = keywords.contains("XCLIENT");
+        // Without ADDR nobody would learn who it is, and nobody add a trace header.
+        let attributes = keywords.xclient_attributes();
+        let xclient = attributes.iter().any(|attribute| attribute == "ADDR");
         match self {
             Self::Auto if xclient => Some(Introduction::Xclient),
             Self::Auto | Self::Received => Some(Introduction::Received),

@@ -43,7 +43,7 @@ crate::settings::section! {
         backend_tls_ca: Option<PathBuf>, example "/etc/ssl/backend-ca.pem";
         /// Name that the backend's certificate must carry; the backend's host when unset.
         backend_tls_name: Option<String>, example "mail.example.org";
-        /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it, else `received`.
+        /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it with ADDR, else `received`.
         client_info: ClientInfo = "auto", example "xclient";
         /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT); one that learns of clients is visited once more as the stranger 192.0.2.1.
         backend_probe_interval: Positive<Duration> = "1min", example "5min";

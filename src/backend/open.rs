@@ -54,8 +54,8 @@ pub enum OpenError {
     /// It broke off, or fell silent, where TLS was to begin.
     #[error("TLS: breaks off at STARTTLS: {0}")]
     TlsBroke(String),
-    /// `CLIENT_INFO=xclient` demands XCLIENT and it offers none.
-    #[error("offers no XCLIENT, which CLIENT_INFO demands")]
+    /// `CLIENT_INFO=xclient` demands XCLIENT and it offers none that tells addresses.
+    #[error("offers no XCLIENT ADDR, which CLIENT_INFO demands")]
     NoXclient,
     /// It does not take what XCLIENT says of this client.
     #[error("XCLIENT fails: {0}")]

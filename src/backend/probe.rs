@@ -203,7 +203,7 @@ fn report(server: &Server, probed: &Probed) {
             tracing::info!(%backend, %keywords, %tls, %client_info, "backend probed")
         }
         None => {
-            tracing::error!(%backend, %keywords, %tls, "backend offers no XCLIENT, which CLIENT_INFO demands")
+            tracing::error!(%backend, %keywords, %tls, "backend offers no XCLIENT ADDR, which CLIENT_INFO demands")
         }
     }
     let withheld = probed.withheld().join(", ");

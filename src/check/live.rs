@@ -236,7 +236,7 @@ impl Visit {
         };
         let Some(introduction) = probed.introduction else {
             let text = format!(
-                "the backend offers no XCLIENT, which CLIENT_INFO=xclient demands: no mail will pass; allow it there for {own} address, or say CLIENT_INFO=received"
+                "the backend offers no XCLIENT ADDR, which CLIENT_INFO=xclient demands: no mail will pass; allow it there for {own} address, or say CLIENT_INFO=received"
             );
             return Finding::bad(Fault::Configuration, WHAT, self.tell(&text));
         };
