@@ -180,6 +180,27 @@ fn failed_sign_ins_ban_the_source_and_never_the_account() {
     encrypted(HONEST).ask(right, "235");
 }
 
+/// Postfix hides AUTH from some, and offers it to Portcullis.
+#[test]
+fn whoever_may_not_sign_in_at_all_has_guessed_no_password() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        extra: "smtpd_discard_ehlo_keyword_address_maps = inline:{127.5.5.5=auth}",
+        ..Options::default()
+    });
+    let settings = [EXEMPT, ("AUTH_FAIL_RATE", "1/h burst 1"), ("TARPIT", "0s")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.start_tls();
+    for _ in 0..5 {
+        client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", "503 5.5.1");
+    }
+    client.ask("MAIL FROM:<ann@sender.test>", "250");
+    assert!(first_octets(ABUSER, portcullis.mx).is_ok());
+}
+
 #[test]
 fn behind_a_balancer_the_client_is_banned_and_not_the_balancer() {
     let backend = Scripted::start(&[]);

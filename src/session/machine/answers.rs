@@ -4,7 +4,7 @@ use crate::policy::{Finding, Verdict};
 use crate::session::refusal::Refusal;
 use crate::smtp::command::{AuthLine, Command, CommandError, Rcpt};
 use crate::smtp::parameters::RcptParameters;
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{EnhancedCode, Reply};
 
 use super::commands::without_route;
 use super::{
@@ -323,9 +323,15 @@ impl Machine {
     }
 }
 
-/// RFC 4954 6: the credentials were refused, not the mechanism and not for now.
+/// RFC 4954 6: the credentials were refused; not the command, the mechanism, or the
+/// want of TLS, and not for now. What is in doubt counts: nobody shall guess uncounted.
 fn is_failed_sign_in(reply: &Reply) -> bool {
-    matches!(reply.code(), 500..=599) && !matches!(reply.code(), 504 | 534 | 538)
+    let about_credentials = |code: EnhancedCode| (code.subject, code.detail) == (7, 8);
+    match reply.code() {
+        500..=504 | 530 | 534 | 538 => reply.enhanced().is_some_and(about_credentials),
+        500..=599 => true,
+        _ => false,
+    }
 }
 
 /// RFC 5321 3.8: the backend hangs up, so the session ends with its word.

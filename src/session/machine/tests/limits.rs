@@ -88,11 +88,20 @@ fn a_failed_sign_in_is_counted_and_the_last_one_ends_the_session() {
     let step = patient.advance(Event::Judged(Verdict::Refuse(rate(Limit::AuthFailures))));
     assert!(ended(&step) && code(&step) == 421, "{step:?}");
 
-    // A mechanism that is refused, and a server that cannot tell now, prove nothing.
-    for code in [504, 534, 538, 454] {
+    // A command or a mechanism that is refused, or AUTH to this client, and a server
+    // that cannot tell now, prove nothing.
+    for code in [500, 501, 502, 503, 504, 530, 534, 538, 454] {
         let (mut machine, _) = after(Privacy::Encrypted, &start);
         let step = machine.advance(answered(code));
         assert_eq!(step, Step::Answer(Answer::Backend(reply(code))));
+        assert_eq!(machine.errors(), 1, "{code}");
+    }
+    // Some servers have codes of their own for it.
+    let by_enhanced_code = Reply::new(501, EnhancedCode::new(5, 7, 8), "no");
+    for failed in [reply(550), reply(554), by_enhanced_code] {
+        let (mut machine, _) = after(Privacy::Encrypted, &start);
+        let step = machine.advance(Event::Answered(Ok(failed)));
+        assert_eq!(step, Step::Judge(Question::FailedSignIn));
     }
 }
 
