@@ -129,6 +129,124 @@ fn a_refused_message_is_logged_with_its_envelope_and_reply() {
     assert_eq!(message["outcome"], "refused");
 }
 
+/// Postfix refuses one sender at MAIL and another at DATA.
+const REFUSES_SENDERS: &str = "\
+smtpd_delay_reject = no
+smtpd_sender_restrictions = check_sender_access inline:{mallory@sender.test=REJECT}
+smtpd_data_restrictions = check_sender_access inline:{dave@sender.test=REJECT}";
+
+/// A session's lines about mail, with what tells people whose it was.
+fn about_mail(log: &[Value], id: &str) -> Vec<String> {
+    let said = log.iter().filter(|line| line["session"] == id);
+    let said = said.filter(|line| {
+        ["refused", "message"]
+            .iter()
+            .any(|it| line["message"] == *it)
+    });
+    said.map(|line| {
+        let field = |name: &str| line[name].as_str().unwrap_or("-").to_owned();
+        let what = match line["message"] == "refused" {
+            true => format!("{} {}", field("at"), field("reason")),
+            false => format!("{} {}", field("outcome"), line["octets"]),
+        };
+        let reply = field("reply");
+        let code = reply.get(..3).unwrap_or(&reply);
+        format!("{what} {} {} {code}", field("from"), field("to"))
+    })
+    .collect()
+}
+
+#[test]
+fn whose_mail_was_refused_and_why_is_logged_wherever_it_was_refused() {
+    let postfix = Postfix::start(Options {
+        extra: REFUSES_SENDERS,
+        ..Options::default()
+    });
+    let nobody = support::free_address().to_string();
+    let scanned = [("CLAMAV", nobody.as_str()), ("SCAN_FAIL", "open")];
+    for scanners in [&[][..], &scanned] {
+        let settings = [&[("RCPT_MAX", "1"), ("MAX_SIZE", "1000")], scanners].concat();
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let mut client = Smtp::connect(portcullis.mx);
+        let id = session_id(&client.expect("220"));
+        client.ask("EHLO client.test", "250");
+        client.ask("MAIL FROM:<ann@sender.test> SIZE=1001", "552");
+        client.ask("MAIL FROM:<mallory@sender.test>", "554");
+        client.ask("RCPT TO:<bob@example.org>", "554");
+        client.ask("MAIL FROM:<dave@sender.test>", "250");
+        client.ask("RCPT TO:<bob@example.org>", "250");
+        client.ask("RCPT TO:<carl@example.org>", "452");
+        client.say("DATA");
+        if !scanners.is_empty() {
+            client.expect("354");
+            client.send(b"Subject: x\r\n\r\nx\r\n.\r\n");
+        }
+        client.expect("554");
+        client.ask("DATA", "503");
+        client.ask("QUIT", "221");
+        let octets = if scanners.is_empty() { 0 } else { 17 };
+        let dave = "dave@sender.test bob@example.org 554";
+        assert_eq!(
+            about_mail(&log_of(&portcullis, &id), &id),
+            [
+                "MAIL too-large ann@sender.test - 552",
+                "MAIL backend mallory@sender.test - 554",
+                "RCPT backend mallory@sender.test bob@example.org 554",
+                "RCPT recipients dave@sender.test carl@example.org 452",
+                &format!("refused by the backend {octets} {dave}"),
+                "DATA backend dave@sender.test - 554",
+                "DATA sequence - - 503",
+            ]
+        );
+        let metrics = portcullis.metrics();
+        let counted = "portcullis_messages_total{outcome=\"refused by the backend\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
+    }
+}
+
+#[test]
+fn a_message_in_chunks_that_never_ends_is_logged_with_its_envelope() {
+    let postfix = Postfix::start(Options::default());
+    let nobody = support::free_address().to_string();
+    let scanned = [("CLAMAV", nobody.as_str()), ("SCAN_FAIL", "open")];
+    for scanners in [&[][..], &scanned] {
+        let settings = [&[("MAX_SIZE", "1000")], scanners].concat();
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let logged_of = |chunks: &[(&str, &str)], last: Option<&str>| {
+            let mut client = Smtp::connect(portcullis.mx);
+            let id = session_id(&client.expect("220"));
+            client.ask("EHLO client.test", "250");
+            client.ask("MAIL FROM:<ann@sender.test>", "250");
+            client.ask("RCPT TO:<bob@example.org>", "250");
+            for (size, code) in chunks {
+                client.say(&format!("BDAT {size}"));
+                client.send("x".repeat(size.parse().unwrap()).as_bytes());
+                client.expect(code);
+            }
+            if let Some(last) = last {
+                client.say(last);
+                client.reply();
+            }
+            drop(client);
+            about_mail(&log_of(&portcullis, &id), &id)
+        };
+        let ann = "ann@sender.test bob@example.org";
+        let too_large = |octets: u32| {
+            let refused = "BDAT too-large ann@sender.test - 552".to_owned();
+            vec![format!("refused {octets} {ann} 552"), refused]
+        };
+        assert_eq!(logged_of(&[("1001", "552")], None), too_large(1001));
+        let two = [("600", "250"), ("500", "552")];
+        assert_eq!(logged_of(&two, None), too_large(1100));
+        // Not worth being read to its end.
+        assert_eq!(logged_of(&[], Some("BDAT 9999999")), too_large(0));
+        let gone = [format!("client gone 600 {ann} -")];
+        for last in [None, Some("RSET"), Some("QUIT")] {
+            assert_eq!(logged_of(&[("600", "250")], last), gone, "{last:?}");
+        }
+    }
+}
+
 #[test]
 fn clients_closed_without_a_word_and_clients_without_room_are_logged() {
     let backend = Scripted::start(&[]);
@@ -306,6 +424,7 @@ fn log_with_addresses(how: &str) -> String {
     let mut client = Smtp::connect_from(Ipv4Addr::new(127, 9, 8, 7), portcullis.mx);
     let id = session_id(&client.expect("220"));
     client.ask("EHLO [127.9.8.7]", "250");
+    client.ask("MAIL FROM:<karla@sender.test> SIZE=99999999", "552");
     client.ask("MAIL FROM:<karla@sender.test>", "250");
     client.ask("RCPT TO:<victim@foreign.test>", "550");
     client.ask("RCPT TO:<carl@example.org>", "550");

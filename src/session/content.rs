@@ -62,6 +62,7 @@ impl Session<'_> {
     fn spooled(&mut self, kept: KeptBody) -> Event {
         let spooled = match kept {
             KeptBody::Whole(body) => {
+                self.journal.message_so_far(body.len());
                 self.kept = Kept::Whole(body, Plan::default());
                 Spooled::Kept
             }

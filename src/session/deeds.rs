@@ -9,10 +9,10 @@ use tokio::time::timeout;
 use super::admit::Source;
 use super::body::{self, Relayed};
 use super::client::Line;
-use super::machine::{self, Event, Link, Moved, Protocol, Relogin, Unavailable};
+use super::machine::{self, Answer, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
 use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
-use crate::smtp::command::{AuthLine, Bdat};
+use crate::smtp::command::{AuthLine, Bdat, Command};
 use crate::smtp::reply::Reply;
 
 impl Session<'_> {
@@ -215,7 +215,11 @@ impl Session<'_> {
         };
         self.place.works();
         match discarded {
-            Ok(()) => Event::Discarded,
+            Ok(()) => {
+                let came = self.machine.octets().saturating_add(octets);
+                self.journal.message_so_far(came);
+                Event::Discarded
+            }
             Err(Moved::TooSlow) => Event::TimedOut,
             Err(_) => Event::Gone,
         }
@@ -227,6 +231,34 @@ impl Session<'_> {
                 .message(envelope, relayed.octets, began, &relayed.moved);
         }
         Event::Moved(relayed.moved)
+    }
+
+    /// What the log is to say of mail that is refused, whatever becomes of its
+    /// transaction.
+    pub(super) fn note_whose_mail(&mut self, command: &Command) {
+        match command {
+            Command::Mail(mail) if self.machine.envelope().is_none() => {
+                self.journal.transaction_of(&mail.from);
+            }
+            Command::Rcpt(rcpt) => self.recipient = Some(rcpt.to.clone()),
+            Command::Data | Command::Bdat(_) => {
+                if let Some(envelope) = self.machine.addressed() {
+                    self.journal.message_begins(envelope);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the log is to say of the message that has begun, if one has.
+    pub(super) fn note_what_came_of_it(&mut self, answer: &Answer) {
+        match self.machine.envelope() {
+            None => self.journal.message_over(Some(answer)),
+            Some(_) if self.machine.awaits_chunk() => {
+                self.journal.message_so_far(self.machine.octets());
+            }
+            Some(_) => self.journal.forget_message(),
+        }
     }
 
     /// The trace header field, where the backend learns of the client by it.

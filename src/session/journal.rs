@@ -7,6 +7,7 @@
 mod judged;
 mod note;
 mod shown;
+mod transaction;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::Reply;
 use crate::tls::TlsDetails;
 use shown::one_line;
+use transaction::Transaction;
 
 /// Recipients that one log line names at most.
 const RECIPIENTS_SHOWN: usize = 20;
@@ -46,8 +48,8 @@ pub(super) struct Journal {
     subject: &'static str,
     /// The verb that has had no final reply yet.
     unanswered: Option<&'static str>,
-    /// When the MAIL command of the current message came.
-    mail: Option<Instant>,
+    // In a box, since most sessions that wait have none.
+    transaction: Option<Box<Transaction>>,
     commands: u64,
     messages: u64,
     refusals: u64,
@@ -74,7 +76,7 @@ impl Journal {
             user: None,
             subject: "connect",
             unanswered: None,
-            mail: None,
+            transaction: None,
             commands: 0,
             messages: 0,
             refusals: 0,
@@ -118,9 +120,6 @@ impl Journal {
         self.commands = self.commands.saturating_add(1);
         self.subject = verb.map_or("line", Verb::as_str);
         self.unanswered = Some(self.subject);
-        if verb == Some(Verb::Mail) {
-            self.mail = Some(Instant::now());
-        }
     }
 
     /// Counts a reply to the command. After a 3xx another is to come.
@@ -215,7 +214,7 @@ impl Journal {
             client = %self.client(),
             helo = self.helo(),
             user = self.user(),
-            from = envelope.map(|envelope| self.from(envelope)),
+            from = self.sender(envelope),
             to = recipient.map(|recipient| self.to(recipient)),
             at = self.subject,
             reason,
@@ -233,6 +232,7 @@ impl Journal {
         began: Instant,
         moved: &Moved,
     ) {
+        self.forget_message();
         self.octets = self.octets.saturating_add(octets);
         let outcome = match moved {
             Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
@@ -278,7 +278,7 @@ impl Journal {
             user = self.user(),
             tls = self.tls.as_ref().map(|tls| tls.version),
             cipher = self.tls.as_ref().map(|tls| tls.cipher),
-            from = self.from(envelope),
+            from = self.from(envelope.from()),
             to = shown.collect::<Vec<_>>().join(" "),
             recipients = envelope.recipients.len(),
             octets,
@@ -294,7 +294,7 @@ impl Journal {
         metrics.messages.of(outcome).inc();
         metrics.message_bytes.inc_by(octets);
         metrics.data_seconds.observe(began.elapsed());
-        let mail = self.mail.unwrap_or(began);
+        let mail = self.transaction.as_ref().map_or(began, |it| it.began);
         let seconds = metrics.message_seconds.of(outcome);
         seconds.observe(mail.elapsed());
     }
@@ -315,7 +315,7 @@ impl Journal {
     }
 
     /// Logs the session as a whole.
-    pub(super) fn ended(&mut self, ending: &Ending) {
+    pub(super) fn ended(&mut self, ending: &Ending, recipient: Option<&ForwardPath>) {
         let how = match ending {
             Ending::Said(Answer::Own(_)) => "quit",
             Ending::Said(Answer::Backend(_)) => "backend",
@@ -323,13 +323,18 @@ impl Journal {
             Ending::Gone => "gone",
         };
         match ending {
-            Ending::Said(answer) => self.answered(answer, None, None),
+            Ending::Said(answer) => {
+                self.message_over(Some(answer));
+                self.answered(answer, None, recipient);
+            }
             Ending::Cut(refusal) => {
                 // Without a word, so no reply to a command.
                 self.unanswered = None;
-                self.answered(&Answer::Refused(refusal.clone()), None, None);
+                let answer = Answer::Refused(refusal.clone());
+                self.message_over(Some(&answer));
+                self.answered(&answer, None, recipient);
             }
-            Ending::Gone => {}
+            Ending::Gone => self.message_over(None),
         }
         let seconds = metrics::get().session_seconds.of(self.listener.into());
         seconds.observe(self.began.elapsed());

@@ -35,8 +35,7 @@ impl Session<'_> {
             Some(verdict) => verdict,
             None => self.verdict(&question).await,
         };
-        if let Question::Recipient(_, recipient) = question {
-            self.recipient = Some(recipient);
+        if let Question::Recipient(..) = question {
             self.watch_the_number_of_recipients();
         }
         Event::Judged(self.in_force(verdict))

@@ -32,6 +32,8 @@ mod vocabulary;
 
 pub use vocabulary::*;
 
+use std::sync::Arc;
+
 use crate::policy::Mode;
 use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt, Verb};
 use crate::smtp::line::LineOffence;
@@ -54,9 +56,9 @@ enum Phase {
     /// Hello said, no transaction.
     Greeted(Greeted),
     /// MAIL taken by the backend.
-    Mail(Greeted, Box<Envelope>),
+    Mail(Greeted, Arc<Envelope>),
     /// At least one BDAT chunk taken; octets so far.
-    Chunks(Greeted, Box<Envelope>, u64),
+    Chunks(Greeted, Arc<Envelope>, u64),
     /// The transaction broke; what was pipelined behind gets the same answer,
     /// so that no 503 turns a temporary failure into a bounce.
     Failed(Greeted, Answer),
@@ -252,6 +254,26 @@ impl Machine {
             Some(Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _)) => Some(envelope),
             _ => None,
         }
+    }
+
+    /// The envelope, to be kept beyond its transaction, once a body may come with it.
+    pub fn addressed(&self) -> Option<Arc<Envelope>> {
+        match self.phase() {
+            Some(Phase::Mail(_, envelope) | Phase::Chunks(_, envelope, _)) => {
+                Some(envelope).filter(|envelope| !envelope.recipients.is_empty())
+            }
+            _ => None,
+        }
+        .cloned()
+    }
+
+    /// Whether a MAIL command has been taken, or refused and what belongs to it may
+    /// still come.
+    pub fn in_transaction(&self) -> bool {
+        matches!(
+            self.phase(),
+            Some(Phase::Mail(..) | Phase::Chunks(..) | Phase::Failed(..))
+        )
     }
 
     /// Protocol errors so far.

@@ -288,17 +288,21 @@ impl<'a> Session<'a> {
             Some(goodbye) => drop(tokio::join!(goodbye, farewell)),
             None => drop(farewell.await),
         }
-        self.journal.ended(&ending);
+        self.journal.ended(&ending, self.recipient.take().as_ref());
     }
 
     async fn answer(&mut self, answer: Answer) -> Event {
         self.journal
             .knows(self.machine.hello(), self.machine.identity());
+        self.note_what_came_of_it(&answer);
         self.journal.answered(
             &answer,
             self.machine.envelope(),
             self.recipient.take().as_ref(),
         );
+        if !self.machine.in_transaction() {
+            self.journal.no_transaction();
+        }
         if self.machine.done() > self.done {
             self.done = self.machine.done();
             self.place.done();
@@ -361,6 +365,9 @@ impl<'a> Session<'a> {
             Ok(command) => {
                 self.journal
                     .command(command.as_ref().ok().map(Command::verb));
+                if let Ok(command) = &command {
+                    self.note_whose_mail(command);
+                }
                 Event::Command(command, line.behind)
             }
         }

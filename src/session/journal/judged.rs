@@ -54,24 +54,26 @@ impl Journal {
 
     /// Logs a message that was refused for its content.
     pub(in crate::session) fn refused_message(
-        &self,
+        &mut self,
         envelope: &Envelope,
         octets: u64,
         began: Instant,
         refusal: &Refusal,
     ) {
+        self.forget_message();
         let reply = Some(self.ours(refusal));
         self.line_of_message(envelope, octets, began, reply, Outcome::Refused);
     }
 
     /// Logs a message that could not be kept for the scanners.
     pub(in crate::session) fn lost_message(
-        &self,
+        &mut self,
         envelope: &Envelope,
         octets: u64,
         began: Instant,
         spooled: Spooled,
     ) {
+        self.forget_message();
         let (outcome, refusal) = match spooled {
             Spooled::Kept => return,
             Spooled::Offence(offence) => (Outcome::Refused, Some(Refusal::Body(offence))),

@@ -17,7 +17,7 @@ impl Journal {
             session: self.id,
             client: self.addresses.ip(self.client.ip()),
             helo: self.helo().map(str::to_owned),
-            from: envelope.map(|envelope| self.from(envelope)),
+            from: self.sender(envelope),
             to: recipient.map(|recipient| self.to(recipient)),
             reply: reply.to_owned(),
         });

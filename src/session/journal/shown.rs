@@ -58,8 +58,16 @@ impl Journal {
         }
     }
 
-    pub(super) fn from(&self, envelope: &Envelope) -> String {
-        match envelope.from() {
+    /// Of an open transaction, or of one that never opened or is over.
+    pub(super) fn sender(&self, envelope: Option<&Envelope>) -> Option<String> {
+        let sender = envelope
+            .map(Envelope::from)
+            .or(self.sender_of_transaction());
+        sender.map(|path| self.from(path))
+    }
+
+    pub(super) fn from(&self, path: &ReversePath) -> String {
+        match path {
             ReversePath::Null => "<>".to_owned(),
             ReversePath::Mailbox(mailbox) => self.addresses.mailbox(&mailbox.to_string()),
         }

@@ -1,5 +1,7 @@
 //! What the machine does when an answer comes that it waited for.
 
+use std::sync::Arc;
+
 use crate::policy::{Finding, Verdict};
 use crate::session::refusal::Refusal;
 use crate::smtp::command::{AuthLine, Command, CommandError, Rcpt};
@@ -179,7 +181,7 @@ impl Machine {
 
             (Pending::Mail(mail, _), Class::Done) => match phase {
                 Phase::Greeted(greeted) => {
-                    let envelope = Box::new(Envelope {
+                    let envelope = Arc::new(Envelope {
                         mail,
                         recipients: Vec::new(),
                         parameters: Vec::new(),
@@ -194,7 +196,7 @@ impl Machine {
             }
             (Pending::Rcpt(rcpt), Class::Done) => match phase {
                 Phase::Mail(greeted, mut envelope) => {
-                    envelope.add(rcpt);
+                    Arc::make_mut(&mut envelope).add(rcpt);
                     self.answer(Phase::Mail(greeted, envelope), Answer::Backend(reply))
                 }
                 _ => end(Refusal::BackendNonsense),
