@@ -214,13 +214,12 @@ where
     drop(log);
     match ended {
         Ok(()) => ExitCode::Done,
+        Err(ServeError::Unusable(problems)) => misconfigured(&problems),
         Err(error) => {
             complain(&format!("{error}\n"));
             match error {
                 ServeError::Bind { .. } | ServeError::Privileges(_) => ExitCode::MayNotBind,
-                ServeError::Tls(_) | ServeError::Spool(_) | ServeError::Deaf => {
-                    ExitCode::Configuration
-                }
+                ServeError::Unusable(_) | ServeError::Deaf => ExitCode::Configuration,
                 ServeError::Io(_) => ExitCode::Failed,
             }
         }

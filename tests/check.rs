@@ -466,6 +466,17 @@ fn bad_files_and_bad_settings_are_told_at_once() {
         .has("backend authorities", "error", &["/no/such/ca.pem"])
         .has("sessions", "warning", &["SESSIONS_MAX"])
         .has("certificate", "error", &["does not fit"]);
+    pair(
+        &mine.chain,
+        &mine.key,
+        &[("BACKEND_TLS_NAME", "https://old")],
+    )
+    .ends_with(78)
+    .has(
+        "settings",
+        "error",
+        &["BACKEND_TLS_NAME", "https://old", "mail.example.org"],
+    );
     pair(&expired.chain, &expired.key, &[]).ends_with(78).has(
         "certificate",
         "error",

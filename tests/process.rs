@@ -69,6 +69,35 @@ fn missing_backend_and_domains_are_told_at_once() {
     );
 }
 
+/// What the settings name is looked at only when it is put to use.
+#[test]
+fn files_and_folders_that_cannot_be_used_are_told_at_once() {
+    let finished = Portcullis::run_to_end(&[
+        ("BACKEND", "127.0.0.1:25"),
+        ("DOMAINS", "example.org"),
+        ("TLS_CERT", "/no/such/mx.pem"),
+        ("TLS_KEY", "/no/such/mx.key"),
+        ("TLS_DIR", "/no/such/folder"),
+        ("BACKEND_TLS", "verify"),
+        ("BACKEND_TLS_CA", "/no/such/ca.pem"),
+        ("CLAMAV", "127.0.0.1:3310"),
+        ("SPOOL_DIR", "/no/such/spool"),
+    ]);
+    assert_configuration_refused(
+        &finished,
+        &[
+            "problems: 5",
+            "PORTCULLIS_TLS_CERT cannot be used: cannot read /no/such/mx.pem: ",
+            "PORTCULLIS_TLS_KEY cannot be used: cannot read /no/such/mx.key: ",
+            "PORTCULLIS_TLS_DIR cannot be used: cannot read /no/such/folder: ",
+            "PORTCULLIS_BACKEND_TLS_CA cannot be used: cannot read /no/such/ca.pem: ",
+            "PORTCULLIS_SPOOL_DIR cannot be used: ",
+            "no file can be made in /no/such/spool: ",
+            "; example: PORTCULLIS_SPOOL_DIR=",
+        ],
+    );
+}
+
 #[test]
 fn refuses_to_relay_for_everybody() {
     for everybody in ["0.0.0.0/0", "::/0", "10.0.0.0/8, 0.0.0.0/0"] {

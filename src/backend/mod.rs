@@ -29,7 +29,7 @@ use crate::metrics::{self, Attempt, Gauge, Table};
 use crate::settings::{List, Positive};
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
-use crate::tls::{BackendTls, ClientTls, TlsError};
+use crate::tls::{BackendTls, CertificateName, ClientTls, TlsError};
 use address::{Address, Protocol};
 
 crate::settings::section! {
@@ -42,7 +42,7 @@ crate::settings::section! {
         /// Authorities (PEM file) that `verify` trusts; the system's when unset.
         backend_tls_ca: Option<PathBuf>, example "/etc/ssl/backend-ca.pem";
         /// Name that the backend's certificate must carry; the backend's host when unset.
-        backend_tls_name: Option<String>, example "mail.example.org";
+        backend_tls_name: Option<CertificateName>, example "mail.example.org";
         /// How the backend learns the real client: `xclient`, `proxy-v1`, `proxy-v2`, `received` (trace header), `none`; `auto` = XCLIENT when the backend offers it with ADDR, else `received`.
         client_info: ClientInfo = "auto", example "xclient";
         /// Pause between two probes of the backend (greeting, EHLO, STARTTLS, EHLO, QUIT); one that learns of clients is visited once more as the stranger 192.0.2.1.

@@ -14,7 +14,7 @@ use crate::smtp::command::Command;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
 use crate::smtp::reply::Reply;
-use crate::tls::{BackendTls, ConnectError};
+use crate::tls::{BackendTls, CertificateName, ConnectError};
 
 /// Why a guarded server cannot be used for a client.
 #[derive(Debug, thiserror::Error)]
@@ -246,8 +246,8 @@ impl Backend {
     pub(super) fn tls_name<'a>(&'a self, server: &'a Server) -> &'a str {
         self.settings
             .backend_tls_name
-            .as_deref()
-            .unwrap_or_else(|| server.address.host())
+            .as_ref()
+            .map_or_else(|| server.address.host(), CertificateName::as_str)
     }
 
     /// EHLO, or HELO to a server that knows no EHLO (RFC 5321 3.2).

@@ -15,6 +15,7 @@ mod nofile;
 mod privileges;
 mod reload;
 pub mod sandbox;
+mod unusable;
 
 use std::future::Future;
 use std::io;
@@ -31,10 +32,8 @@ use crate::backend::Backend;
 use crate::limits::{Limits, Places, Seats};
 use crate::metrics;
 use crate::session::{DoorLog, Listener, Service};
-use crate::settings::{List, Secret};
+use crate::settings::{List, Problems, Secret};
 use crate::smtp::path::HeloName;
-use crate::spool::SpoolError;
-use crate::tls::TlsError;
 use crate::{backend, limits, policy, proxy_protocol, scan, session, spool, tls};
 use accept::{Bound, Doors};
 use admin::{Admin, Facts};
@@ -90,9 +89,9 @@ impl crate::settings::Value for Hostname {
 /// Why the process cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The settings name something that cannot be used.
-    #[error("{}", list(.0))]
-    Tls(Vec<TlsError>),
+    /// The settings name files or folders that cannot be used.
+    #[error("{}", .0.to_string().trim_end())]
+    Unusable(Problems),
     /// A listener cannot be had.
     #[error("cannot listen on {address} ({setting}): {error}{}", address.remedy(error))]
     Bind {
@@ -109,20 +108,9 @@ pub enum ServeError {
     /// All listeners are off.
     #[error("LISTEN, LISTEN_TLS and LISTEN_SUBMISSION are all off")]
     Deaf,
-    /// Messages have nowhere to wait for scanners.
-    #[error("{0}")]
-    Spool(SpoolError),
     /// The operating system refuses something basic.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-fn list(errors: &[TlsError]) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 /// The rooms' settings.
@@ -206,10 +194,14 @@ pub async fn run(
     let places = nofile::places(rooms.limits.sessions_max.get(), &rooms.scan);
     drop_privileges(&rooms.server)?;
 
-    let (certificates, tls, loaded) =
-        Watch::begin(&rooms.tls, hostname.as_str()).map_err(ServeError::Tls)?;
-    let backend = Backend::new(rooms.backend.clone(), hostname.clone())
-        .map_err(|error| ServeError::Tls(vec![error]))?;
+    let usable = unusable::together((
+        Watch::begin(&rooms.tls, hostname.as_str())
+            .map_err(|errors| unusable::certificates(&rooms.tls, &errors)),
+        Backend::new(rooms.backend.clone(), hostname.clone())
+            .map_err(|error| unusable::authorities(&error)),
+        reload::court(&rooms, None),
+    ));
+    let ((certificates, tls, loaded), backend, court) = usable.map_err(ServeError::Unusable)?;
     let backend = Arc::new(backend);
     let limits = Arc::new(Limits::new(
         &rooms.limits,
@@ -222,7 +214,6 @@ pub async fn run(
         .set(i64::try_from(places).unwrap_or(i64::MAX));
     let places = Places::new(places);
     monitoring(rooms.policy.mode);
-    let court = reload::court(&rooms, None)?;
     let health = Arc::new(Health::new(Arc::clone(&backend), &loaded));
     let service = Arc::new(ArcSwap::from_pointee(Service {
         settings: rooms.session.clone(),

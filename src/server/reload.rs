@@ -18,7 +18,7 @@ use super::admin::Facts;
 use super::certificates::{Occasion, Watch};
 use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
-use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told};
+use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told, unusable};
 use crate::backend::Backend;
 use crate::limits::{Limits, Seats};
 use crate::metrics::{self, Attempt, Reload};
@@ -174,15 +174,18 @@ impl Running {
         };
         if names_other_files(&self.rooms.tls, &new.tls) {
             let weighed = self.certificates.weigh(&old.tls, &new.tls).await;
-            weighed.map_err(ServeError::Tls)?;
+            let problems = |errors: Vec<_>| unusable::certificates(&new.tls, &errors);
+            weighed.map_err(|errors| ServeError::Unusable(problems(errors)))?;
         }
         let tls = if self.rooms.tls.tls_min == new.tls.tls_min {
             old.tls.clone()
         } else {
             let tls = old.tls.since(new.tls.tls_min);
-            tls.map_err(|error| ServeError::Tls(vec![error]))?
+            let problems = |error| unusable::certificates(&new.tls, &[error]);
+            tls.map_err(|error| ServeError::Unusable(problems(error)))?
         };
-        let court = court(&new, old.court.as_ref().map(|court| (court, &self.rooms)))?;
+        let court = court(&new, old.court.as_ref().map(|court| (court, &self.rooms)))
+            .map_err(ServeError::Unusable)?;
         if addresses(&new.server).next().is_none() {
             return Err(ServeError::Deaf);
         }
@@ -232,7 +235,8 @@ impl Running {
     /// Whether the same certificates of the backend are to be believed.
     fn believes_as_set(&self, backend: &Backend) -> Result<bool, ServeError> {
         let same = backend.believes_as_set();
-        let same = same.map_err(|error| ServeError::Tls(vec![error]))?;
+        let problems = |error| ServeError::Unusable(unusable::authorities(&error));
+        let same = same.map_err(problems)?;
         if !same {
             tracing::info!(
                 "the authorities by which the backend's certificate is checked have changed"
@@ -243,7 +247,7 @@ impl Running {
 
     async fn another_backend(&self, new: &Rooms) -> Result<Arc<Backend>, ServeError> {
         let backend = Backend::new(new.backend.clone(), self.hostname.clone())
-            .map_err(|error| ServeError::Tls(vec![error]))?;
+            .map_err(|error| ServeError::Unusable(unusable::authorities(&error)))?;
         let backend = Arc::new(backend);
         // EHLO is answered from what the probe found.
         let _ = timeout(PROBE_PATIENCE, backend.probe()).await;
@@ -282,7 +286,7 @@ fn name(key: &str) -> String {
 pub(super) fn court(
     rooms: &Rooms,
     old: Option<(&Court, &Rooms)>,
-) -> Result<Option<Court>, ServeError> {
+) -> Result<Option<Court>, Problems> {
     let scanners = match old {
         Some((court, was)) if was.scan.changed(&rooms.scan).is_empty() => {
             Arc::clone(&court.scanners)
@@ -296,7 +300,7 @@ pub(super) fn court(
         Some((court, was)) if was.spool.changed(&rooms.spool).is_empty() => {
             Arc::clone(&court.spool)
         }
-        _ => Arc::new(Spool::new(&rooms.spool).map_err(ServeError::Spool)?),
+        _ => Arc::new(Spool::new(&rooms.spool).map_err(|error| unusable::folder(&error))?),
     };
     Ok(Some(Court {
         scanners,

@@ -149,6 +149,26 @@ impl ClientTls {
     }
 }
 
+/// `BACKEND_TLS_NAME`: a host name or an IP address, as a certificate carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateName(String);
+
+impl CertificateName {
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for CertificateName {
+    fn parse(text: &str) -> Result<Self, String> {
+        match server_name(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err("is no host name and no IP address".to_owned()),
+        }
+    }
+}
+
 /// The name that a certificate is checked for.
 pub(super) fn server_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
     ServerName::try_from(name.trim_end_matches('.'))

@@ -31,7 +31,7 @@ use crate::settings::{Value, choice};
 pub use accept::{HandshakeError, Renewal, ServerStream, ServerTls};
 pub use certificate::LoadedCertificate;
 pub use certs::Loaded;
-pub use connect::{BackendTls, ClientStream, ClientTls, ConnectError};
+pub use connect::{BackendTls, CertificateName, ClientStream, ClientTls, ConnectError};
 pub use files::CertificateFiles;
 pub use inspect::{Inspector, Presented};
 pub use stream::{Stream, read_some, within};
@@ -57,6 +57,31 @@ crate::settings::section! {
 }
 
 impl Settings {
+    /// The key of the setting that is behind a problem.
+    pub fn key_of(&self, problem: &TlsError) -> &'static str {
+        let path = match problem {
+            TlsError::HalfASetting { missing, .. } if *missing == "TLS_KEY" => return "tls_key",
+            TlsError::HalfASetting { .. } => return "tls_cert",
+            TlsError::SelfSigned { .. } => return "hostname",
+            TlsError::Library(_) => return "tls_min",
+            TlsError::NoneLeft => return "tls_dir",
+            TlsError::HalfAPair { present: path, .. }
+            | TlsError::KeyMismatch { key: path, .. }
+            | TlsError::Unreadable { path, .. }
+            | TlsError::BadCertificate { path, .. }
+            | TlsError::BadKey { path, .. }
+            | TlsError::Expired { path, .. }
+            | TlsError::NotYetValid { path, .. } => path,
+        };
+        if self.tls_cert.as_ref() == Some(path) {
+            "tls_cert"
+        } else if self.tls_key.as_ref() == Some(path) {
+            "tls_key"
+        } else {
+            "tls_dir"
+        }
+    }
+
     /// `TLS_DIR`, for people: they may not know from where the program looks.
     pub fn folder(&self) -> PathBuf {
         std::path::absolute(&self.tls_dir).unwrap_or_else(|_| self.tls_dir.clone())
