@@ -410,6 +410,53 @@ fn a_client_that_the_balancer_does_not_name_is_a_stranger_to_the_backend() {
     }
 }
 
+/// RFC 1870 4: what is announced must be taken.
+#[test]
+fn the_size_announced_is_what_proxy_and_backend_both_take() {
+    let fallback = (25 << 20).to_string();
+    for (limit, max_size, announced) in [
+        ("50000", None, "50000"),
+        ("50000", Some("1000"), "1000"),
+        ("50000", Some("100K"), "50000"),
+        // No limit there.
+        ("0", Some("100K"), "102400"),
+        ("0", None, &fallback),
+    ] {
+        let postfix = Postfix::start(Options {
+            extra: &format!("message_size_limit = {limit}"),
+            ..Options::default()
+        });
+        let settings: Vec<_> = max_size
+            .map(|size| ("MAX_SIZE", size))
+            .into_iter()
+            .collect();
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let offer = client.ask("EHLO client.test", "250");
+        let size = offer.lines().find(|line| line.contains("SIZE"));
+        let told = format!("SIZE {announced}");
+        assert!(
+            size.is_some_and(|line| line.ends_with(&told)),
+            "{told}: {offer}"
+        );
+        let above = announced.parse::<u64>().unwrap() + 1;
+        client.ask(
+            &format!("MAIL FROM:<a@sender.test> SIZE={above}"),
+            "552 5.3.4",
+        );
+    }
+    // None is told of.
+    let offer = Act::Say("250-old.test\r\n250 8BITMIME");
+    let silent = Scripted::start(&[("EHLO", &[offer])]);
+    let portcullis = Portcullis::guarding(silent.address, &[]);
+    portcullis.log_with("backend probed");
+    let mut client = Smtp::connect(portcullis.mx);
+    client.expect("220");
+    let offer = client.ask("EHLO client.test", "250");
+    assert!(offer.contains(&format!("SIZE {fallback}")), "{offer}");
+}
+
 #[test]
 fn verify_takes_the_right_certificate_and_no_other() {
     let authority = Authority::new("Backend CA");

@@ -121,11 +121,11 @@ impl Service {
                 (Listener::Mx, true) => Demand::Tls,
                 (Listener::Mx | Listener::Tls, _) => Demand::Nothing,
             },
-            max_size: settings
-                .max_size
-                .map(|size| size.0.0)
-                .or(backend.size())
-                .unwrap_or(SIZE_FALLBACK),
+            max_size: {
+                let set = settings.max_size.map(|size| size.0.0);
+                let both = [set, backend.size()].into_iter().flatten();
+                both.min().unwrap_or(SIZE_FALLBACK)
+            },
             backend,
             allowed: settings
                 .commands_allow

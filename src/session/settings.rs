@@ -22,7 +22,7 @@ section! {
         tarpit: Duration = "5s", example "0s";
         /// Pause before the greeting; whoever speaks first is refused (`554`).
         greet_delay: Duration = "0s", example "2s";
-        /// Message size; the backend's SIZE when unset, and `25M` when it has none.
+        /// Message size, but never more than the backend's SIZE, which alone counts when unset; `25M` when there is neither.
         max_size: Option<Positive<Size>>, example "50M";
         /// Longest wait for one whole command line, first byte or last; twice that for all of them between two messages; ten seconds when `SESSIONS_MAX` is nearly reached.
         timeout_command: Positive<Duration> = "5min", example "1min";
