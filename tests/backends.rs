@@ -10,9 +10,14 @@
 
 mod support;
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 
-use support::{Act, Authority, Learns, Options, Portcullis, Postfix, Scripted, Smtp, letter};
+use support::{
+    Act, Authority, Certificate, Daemon, Learns, Options, Portcullis, Postfix, Scripted, Smtp,
+    free_address, letter,
+};
 
 /// The client's address in these tests; the proxy's is 127.0.0.1.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
@@ -504,6 +509,57 @@ fn verify_takes_the_right_certificate_and_no_other() {
         assert_eq!(handshakes(&portcullis, good), 0.0);
     }
     assert_eq!(postfix.taken(), 1);
+}
+
+/// HAProxy speaks TLS from the first octet there, before a server that does not.
+fn in_tls(server: SocketAddr, certificate: &Certificate) -> (Daemon, SocketAddr) {
+    let (folder, address) = (tempfile::tempdir().unwrap(), free_address());
+    let pem = [&certificate.chain, &certificate.key].map(|file| fs::read_to_string(file).unwrap());
+    fs::write(folder.path().join("pem"), pem.concat()).unwrap();
+    let file = folder.path().join("haproxy.cfg");
+    let config = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n\
+         listen tls\n bind {address} ssl crt {}/pem\n server one {server}\n",
+        folder.path().display()
+    );
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file);
+    (Daemon::start(command, folder, address), address)
+}
+
+/// RFC 8689 4.2.1: the next hop must be known and encrypted.
+#[test]
+fn requiretls_is_offered_only_where_the_backends_certificate_is_verified() {
+    let offer = Act::Say("250-scripted.test\r\n250-8BITMIME\r\n250 REQUIRETLS");
+    let backend = Scripted::start(&[("EHLO", &[offer])]);
+    let authority = Authority::new("Backend CA");
+    let (_haproxy, encrypted) = in_tls(backend.address, &authority.sign("backend.test"));
+    let (plain, encrypted) = (backend.address.to_string(), format!("smtps://{encrypted}"));
+    let ca = authority.file().to_str().unwrap().to_owned();
+    for (address, mode, offered) in [
+        (&plain, "opportunistic", false),
+        (&encrypted, "encrypt", false),
+        (&encrypted, "verify", true),
+    ] {
+        let portcullis = Portcullis::start(&[
+            ("BACKEND", address),
+            ("DOMAINS", "example.org"),
+            ("BACKEND_TLS", mode),
+            ("BACKEND_TLS_CA", &ca),
+            ("BACKEND_TLS_NAME", "backend.test"),
+        ]);
+        portcullis.log_with("backend probed");
+        let mut client = Smtp::connect_tls(portcullis.tls);
+        client.expect("220");
+        let offer = client.ask("EHLO client.test", "250");
+        assert_eq!(offer.contains("REQUIRETLS"), offered, "{mode}: {offer}");
+        let code = if offered { "250" } else { "555 5.5.4" };
+        client.ask("MAIL FROM:<ann@sender.test> REQUIRETLS", code);
+    }
+    let heard = backend.transactions(1);
+    assert!(heard[0].contains("MAIL FROM:<ann@sender.test> REQUIRETLS"));
+    assert_eq!(heard.len(), 1, "{heard:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ crate::settings::section! {
     pub struct Settings {
         /// Server(s) being guarded: `host:port`, `smtp://host:25`, `smtps://host:465` (TLS from the first octet), `lmtp://host:24`, `unix:/path`; several are used in turn.
         backend: List<Address>, example "mail.example.org:25";
-        /// `off`; `opportunistic`: encrypt when offered, no certificate check, plain text if it breaks; `encrypt`: must encrypt, no check; `verify`: must encrypt and the certificate must match.
+        /// `off`; `opportunistic`: encrypt when offered, no certificate check, plain text if it breaks; `encrypt`: must encrypt, no check; `verify`: must encrypt and the certificate must match. REQUIRETLS (RFC 8689) is offered with `verify` alone.
         backend_tls: BackendTls = "opportunistic", example "verify";
         /// Authorities (PEM file) that `verify` trusts; the system's when unset.
         backend_tls_ca: Option<PathBuf>, example "/etc/ssl/backend-ca.pem";
@@ -153,15 +153,21 @@ impl Backend {
         Ok(self.settings.tls()?.believes_like(&self.tls))
     }
 
-    /// What all servers that answered their last probe offer to clients. `None`
-    /// when none ever did.
+    /// What all servers that answered their last probe offer to clients, as far as
+    /// it can be kept on the way there. `None` when none ever did.
     pub fn keywords(&self) -> Option<Arc<Keywords>> {
         let mut known = self
             .servers
             .iter()
             .filter_map(|server| server.probed.load_full());
         let first = Arc::clone(&known.next()?.offer);
-        Some(known.fold(first, |all, probed| all.intersection(&probed.offer).into()))
+        let mut all = known.fold(first, |all, probed| all.intersection(&probed.offer).into());
+        // RFC 8689 4.2.1: only to a server that is known, inside TLS. `verify` uses
+        // no other.
+        if self.settings.backend_tls != BackendTls::Verify && all.contains("REQUIRETLS") {
+            Arc::make_mut(&mut all).remove("REQUIRETLS");
+        }
+        Some(all)
     }
 
     /// The servers by address, and how they are. Asks nobody.
