@@ -415,6 +415,21 @@ fn a_client_that_the_balancer_does_not_name_is_a_stranger_to_the_backend() {
     }
 }
 
+/// RFC 6533 3: where SMTPUTF8 and DSN are both offered.
+#[test]
+fn postfix_takes_an_original_recipient_beyond_ascii() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test> SMTPUTF8", "250");
+    let rcpt = "RCPT TO:<bob@example.org> NOTIFY=NEVER ORCPT=utf-8;jürgen@example.org";
+    client.ask(rcpt, "250");
+    client.ask("DATA", "354");
+    client.send(b"Subject: x\r\n\r\n.\r\n");
+    client.expect("250");
+    assert_eq!(postfix.taken(), 1);
+}
+
 /// RFC 1870 4: what is announced must be taken.
 #[test]
 fn the_size_announced_is_what_proxy_and_backend_both_take() {

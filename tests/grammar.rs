@@ -57,6 +57,7 @@ fn line() -> impl Strategy<Value = String> {
     let rcpt_parameter = prop_oneof![
         "NOTIFY=(NEVER|SUCCESS|FAILURE,DELAY|SUCCESS,NEVER)",
         "ORCPT=rfc822;[a-z@.+=]{1,20}",
+        "ORCPT=utf-8;[a-z@.+=ü\u{85}\u{fffe}]{1,20}",
         "[A-Z]{1,6}=[a-z]{1,3}",
     ];
     let list = |strategy: BoxedStrategy<String>| proptest::collection::vec(strategy, 0..4);
@@ -126,8 +127,10 @@ fn rcpt_parameters() -> impl Strategy<Value = RcptParameters> {
             failure,
             delay,
         });
-    let orcpt = ("[a-z0-9-]{1,8}", an_xtext())
+    let xtext = ("[a-z0-9-]{1,8}", an_xtext())
         .prop_filter_map("no type", |(kind, address)| Orcpt::new(&kind, address));
+    let unitext = any::<String>().prop_filter_map("no unitext", |text| Orcpt::unitext(&text));
+    let orcpt = prop_oneof![xtext, unitext];
     (
         proptest::option::of(prop_oneof![Just(Notify::Never), on]),
         proptest::option::of(orcpt),

@@ -110,6 +110,13 @@ impl RcptParameters {
     }
 }
 
+impl RcptParameters {
+    /// Whether they can go into a transaction without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.orcpt.as_ref().is_none_or(Orcpt::is_ascii)
+    }
+}
+
 /// One `KEY` or `KEY=VALUE`.
 struct Item<'a> {
     verb: Verb,

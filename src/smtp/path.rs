@@ -295,7 +295,7 @@ fn routed_mailbox(inside: &str) -> Result<(Vec<Domain>, Mailbox), AddressError> 
 /// Whether a character beyond ASCII may stand in an address (RFC 6531 3.3,
 /// narrowed): nothing that breaks a line, hides, or reorders what a human or
 /// a log sees.
-fn is_harmless_unicode(c: char) -> bool {
+pub(super) fn is_harmless_unicode(c: char) -> bool {
     let deceptive = matches!(c,
         // soft hyphen, Arabic letter mark
         '\u{ad}' | '\u{61c}'

@@ -65,7 +65,7 @@ impl fmt::Display for Xtext {
     }
 }
 
-fn is_xchar(octet: u8) -> bool {
+pub(super) fn is_xchar(octet: u8) -> bool {
     octet.is_ascii_graphic() && octet != b'+' && octet != b'='
 }
 

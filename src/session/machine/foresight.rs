@@ -13,7 +13,8 @@ impl Machine {
         if taken >= self.rules.recipients_cap {
             return Some(Refusal::TooManyRecipients);
         }
-        if !rcpt.to.is_ascii() && !mail.parameters.smtputf8 {
+        let is_ascii = rcpt.to.is_ascii() && rcpt.parameters.is_ascii();
+        if !is_ascii && !mail.parameters.smtputf8 {
             return Some(Refusal::NeedsSmtpUtf8);
         }
         (rcpt.parameters != RcptParameters::default() && !self.offers("DSN"))

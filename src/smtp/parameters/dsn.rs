@@ -1,7 +1,8 @@
 //! Parameters that steer delivery reports (RFC 3461).
 
 use crate::smtp::parameters::is_keyword;
-use crate::smtp::xtext::Xtext;
+use crate::smtp::path::is_harmless_unicode;
+use crate::smtp::xtext::{Xtext, is_xchar};
 use std::fmt;
 
 /// RFC 3461 4.2, encoded octets with the address type.
@@ -32,12 +33,23 @@ pub enum Notify {
     },
 }
 
-/// RFC 3461 4.2: address type (an atom) and xtext address.
+/// RFC 3461 4.2: address type (an atom) and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orcpt {
     kind: String,
-    address: Xtext,
+    address: Written,
 }
+
+/// How the address is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Written {
+    Xtext(Xtext),
+    /// utf-8-addr-unitext (RFC 6533 3), some of it beyond ASCII.
+    Unitext(String),
+}
+
+/// RFC 6533 3: the address type of addresses beyond ASCII.
+const UTF_8: &str = "utf-8";
 
 impl Ret {
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -100,15 +112,43 @@ impl Orcpt {
     pub fn new(kind: &str, address: Xtext) -> Option<Self> {
         let orcpt = Self {
             kind: kind.to_owned(),
-            address,
+            address: Written::Xtext(address),
         };
         (is_keyword(kind) && orcpt.to_string().len() <= ORCPT_MAX).then_some(orcpt)
+    }
+
+    /// An address of type `utf-8` that is not all ASCII, as it is printed; `None` when
+    /// it is, when a character may not stand there, or the whole is longer than 500
+    /// octets. Only a transaction with SMTPUTF8 may carry it.
+    pub fn unitext(address: &str) -> Option<Self> {
+        Self::unitext_of(UTF_8, address)
+    }
+
+    fn unitext_of(kind: &str, address: &str) -> Option<Self> {
+        let may_stand = |c: char| match u8::try_from(c) {
+            Ok(octet) if octet.is_ascii() => is_xchar(octet),
+            _ => is_harmless_unicode(c),
+        };
+        let orcpt = Self {
+            kind: kind.to_owned(),
+            address: Written::Unitext(address.to_owned()),
+        };
+        let fits = orcpt.to_string().len() <= ORCPT_MAX;
+        (fits && !address.is_ascii() && address.chars().all(may_stand)).then_some(orcpt)
     }
 
     /// Parses `rfc822;user@example.org`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (kind, address) = text.split_once(';')?;
+        if kind.eq_ignore_ascii_case(UTF_8) && !address.is_ascii() {
+            return Self::unitext_of(kind, address);
+        }
         Self::new(kind, Xtext::parse(address)?).filter(|_| text.len() <= ORCPT_MAX)
+    }
+
+    /// Whether it is printed in ASCII.
+    pub fn is_ascii(&self) -> bool {
+        matches!(self.address, Written::Xtext(_))
     }
 
     /// The address type, such as `rfc822`, as sent.
@@ -116,14 +156,21 @@ impl Orcpt {
         &self.kind
     }
 
-    /// The address; its meaning depends on the type.
-    pub fn address(&self) -> &Xtext {
-        &self.address
+    /// The address; its meaning depends on the type. It may hold control characters:
+    /// never print it raw.
+    pub fn address(&self) -> &str {
+        match &self.address {
+            Written::Xtext(address) => address.as_str(),
+            Written::Unitext(address) => address,
+        }
     }
 }
 
 impl fmt::Display for Orcpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{};{}", self.kind, self.address)
+        match &self.address {
+            Written::Xtext(address) => write!(f, "{};{address}", self.kind),
+            Written::Unitext(address) => write!(f, "{};{address}", self.kind),
+        }
     }
 }

@@ -48,11 +48,36 @@ fn prints_rcpt_parameters_in_one_order_and_case() {
     let parsed = rcpt(sent).unwrap();
     assert_eq!(parsed.to_string(), canonical);
     let orcpt = parsed.orcpt.unwrap();
-    assert_eq!(
-        (orcpt.kind(), orcpt.address().as_str()),
-        ("RFC822", "a+b@x")
-    );
+    assert_eq!((orcpt.kind(), orcpt.address()), ("RFC822", "a+b@x"));
     assert_eq!(rcpt(" NOTIFY=never").unwrap().to_string(), " NOTIFY=NEVER");
+}
+
+/// RFC 6533 3.
+#[test]
+fn orcpt_of_a_utf8_address_may_be_no_ascii() {
+    for kept in [
+        "utf-8;jürgen@müller.example",
+        "UTF-8;\\x{20}ü",
+        "utf-8;a@\\x{fc}.example",
+    ] {
+        let text = format!(" ORCPT={kept}");
+        let parsed = rcpt(&text).unwrap();
+        assert_eq!(parsed.to_string(), text);
+        assert_eq!(parsed.is_ascii(), kept.is_ascii(), "{kept}");
+    }
+    bad_rcpt(
+        "ORCPT",
+        &[
+            " ORCPT=rfc822;jürgen@example.org",
+            " ORCPT=utf-8;ü+FC",
+            " ORCPT=utf-8;ü=",
+            " ORCPT=utf-8;ü\u{85}",
+            " ORCPT=utf-8;ü\u{202e}x",
+            " ORCPT=utf-8;ü\tx",
+        ],
+    );
+    let long = |length| rcpt(&format!(" ORCPT=utf-8;{}", "ü".repeat(length))).is_ok();
+    assert!(long(247) && !long(248), "octets are counted");
 }
 
 #[test]

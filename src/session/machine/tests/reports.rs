@@ -8,6 +8,7 @@ use super::*;
 fn told(offers: &[&str], lines: &[&str]) -> (Vec<String>, u16) {
     let mut probed = Keywords::new();
     probed.insert("DSN", [""; 0]);
+    probed.insert("SMTPUTF8", [""; 0]);
     let mut keywords = Keywords::new();
     for keyword in offers {
         keywords.insert(keyword, [""; 0]);
@@ -51,6 +52,17 @@ fn what_only_reports_would_carry_is_left_out_where_there_are_none() {
     let (heard, code) = told(&["8BITMIME"], &[MAIL, RCPT]);
     let plain = ["MAIL FROM:<a@b.test>", "RCPT TO:<x@example.org>"];
     assert_eq!((heard, code), (plain.map(str::to_owned).to_vec(), 250));
+}
+
+/// RFC 6533 3.
+#[test]
+fn an_original_recipient_that_is_no_ascii_needs_smtputf8() {
+    let utf8 = "MAIL FROM:<a@b.test> SMTPUTF8";
+    let rcpt = "RCPT TO:<x@example.org> ORCPT=utf-8;jürgen@müller.example";
+    let (heard, code) = told(&["DSN", "SMTPUTF8"], &[utf8, rcpt]);
+    assert_eq!((heard, code), (vec![utf8.to_owned(), rcpt.to_owned()], 250));
+    let (heard, code) = told(&["DSN", "SMTPUTF8"], &["MAIL FROM:<a@b.test>", rcpt]);
+    assert_eq!((heard.len(), code), (1, 553));
 }
 
 #[test]
