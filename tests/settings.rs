@@ -8,9 +8,15 @@ use std::{env, fs};
 
 use portcullis::config;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+
 /// Runs the binary with these words and no other environment than this.
 fn portcullis(words: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    run(BINARY, words, environment)
+}
+
+fn run(program: &str, words: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program);
     command
         .args(words)
         .env_clear()
@@ -88,6 +94,30 @@ fn bad_settings_exit_78_and_are_all_listed() {
         assert!(stderr.contains(line), "{line}\nis not in\n{stderr}");
     }
     assert!(output.stdout.is_empty());
+}
+
+/// It ends at once, for want of a certificate, and has logged by then.
+#[test]
+fn logs_in_json_off_a_terminal_and_for_people_on_one() {
+    let environment = [
+        ("PORTCULLIS_BACKEND", "127.0.0.1:25"),
+        ("PORTCULLIS_DOMAINS", "example.org"),
+        ("PORTCULLIS_LISTEN", "127.0.0.1:0"),
+        ("PORTCULLIS_LISTEN_TLS", "off"),
+        ("PORTCULLIS_LISTEN_SUBMISSION", "off"),
+        ("PORTCULLIS_ADMIN", "off"),
+        ("PORTCULLIS_TLS_DIR", "/no/such/folder"),
+    ];
+    let output = portcullis(&[], &environment);
+    assert_eq!(output.status.code(), Some(78));
+    let log = String::from_utf8(output.stdout).unwrap();
+    let is_json = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    assert!(!log.is_empty() && log.lines().all(is_json), "{log}");
+
+    let output = run("script", &["-qec", BINARY, "/dev/null"], &environment);
+    assert_eq!(output.status.code(), Some(78));
+    let log = String::from_utf8(output.stdout).unwrap();
+    assert!(log.contains("\x1b[") && !log.lines().any(is_json), "{log}");
 }
 
 #[test]

@@ -34,6 +34,42 @@ fn signed_in(portcullis: &Portcullis, hello: &str, user: &str) -> Smtp {
     client
 }
 
+/// The header comes before anything else there, too.
+#[test]
+fn a_user_behind_a_balancer_is_known_by_his_own_address() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        extra: STRICT,
+        ..Options::default()
+    });
+    let settings = [("PROXY_TRUSTED", "127.0.0.9")];
+    let portcullis = Portcullis::guarding(postfix.address, &settings);
+    portcullis.log_with("backend probed");
+    let balancer = Ipv4Addr::new(127, 0, 0, 9);
+    let mut client = Smtp::connect_from(balancer, portcullis.submission);
+    client.send(b"PROXY TCP4 127.0.0.77 127.0.0.1 4000 587\r\n");
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.ask("MAIL FROM:<ann@example.org>", "530");
+    client.start_tls();
+    client.ask("EHLO client.test", "250");
+    client.ask(
+        &format!("AUTH PLAIN {}", STANDARD.encode("\0ann\0secret")),
+        "235",
+    );
+    let message = letter("balanced");
+    let reply = client.deliver("ann@example.org", "far@foreign.test", message.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let log = postfix.log();
+    let known = "client=unknown[127.0.0.77], sasl_method=PLAIN, sasl_username=ann";
+    assert!(log.contains(known), "{log}");
+
+    // Whoever does not begin with it is closed.
+    let mut client = Smtp::connect_from(balancer, portcullis.submission);
+    client.send(b"EHLO liar.test\r\n");
+    assert_eq!(client.rest(), "");
+}
+
 #[test]
 fn a_user_outlives_the_backends_connection() {
     // With a name so long and this EHLO it takes two XCLIENT commands.
