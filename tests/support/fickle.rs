@@ -38,6 +38,8 @@ pub enum Mood {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
     pub hello: String,
+    /// It was told HELO, to which it offers nothing.
+    pub plain: bool,
     /// Who had signed in.
     pub user: Option<String>,
     pub sender: String,
@@ -96,6 +98,7 @@ impl Fickle {
                         book: &book,
                         client: String::new(),
                         hello: String::new(),
+                        plain: false,
                         pipelining,
                         user: None,
                         came_along: false,
@@ -155,6 +158,7 @@ struct Visit<'a> {
     book: &'a Mutex<Book>,
     client: String,
     hello: String,
+    plain: bool,
     pipelining: bool,
     /// Who has signed in here.
     user: Option<String>,
@@ -216,6 +220,7 @@ impl Visit<'_> {
         };
         if self.answer(&yes)? {
             name.clone_into(&mut self.hello);
+            self.plain = verb == "HELO";
             self.transaction = None;
         }
         Some(())
@@ -329,6 +334,7 @@ impl Visit<'_> {
         let transaction = self.transaction.take()?;
         let whole = Whole {
             hello: self.hello.clone(),
+            plain: self.plain,
             user: self.user.clone(),
             sender: transaction.sender,
             parameters: transaction.parameters,
