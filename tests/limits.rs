@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use support::{Learns, Options, Portcullis, Postfix, Scripted, Smtp};
+use support::{Act, Learns, Options, Portcullis, Postfix, Scripted, Smtp};
 use support::{first_octets, first_octets_after, letter, wait_for};
 
 /// Only the harness is exempt here, which knocks from there until it is let in.
@@ -145,13 +145,7 @@ fn failed_sign_ins_ban_the_source_and_never_the_account() {
         ("TARPIT", "0s"),
     ];
     let portcullis = Portcullis::before(&postfix, &settings);
-    let encrypted = |source| {
-        let mut client = Smtp::connect_from(source, portcullis.submission);
-        client.expect("220");
-        client.ask("EHLO client.test", "250");
-        client.start_tls();
-        client
-    };
+    let encrypted = |source| encrypted(source, portcullis.submission);
     let right = "AUTH PLAIN AGFubgBzZWNyZXQ=";
     let wrong = "AUTH PLAIN AGFubgB3cm9uZw==";
     // Logins are not failures, however many.
@@ -199,6 +193,80 @@ fn whoever_may_not_sign_in_at_all_has_guessed_no_password() {
     }
     client.ask("MAIL FROM:<ann@sender.test>", "250");
     assert!(first_octets(ABUSER, portcullis.mx).is_ok());
+}
+
+/// Past STARTTLS, where AUTH is offered.
+fn encrypted(source: Ipv4Addr, server: SocketAddr) -> Smtp {
+    let mut client = Smtp::connect_from(source, server);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.start_tls();
+    client
+}
+
+/// As Dovecot does, the server takes its time for a refusal.
+#[test]
+fn guesses_at_once_are_no_more_than_guesses_one_after_another() {
+    let offer: &[Act] = &[Act::Say(
+        "250-scripted.test\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN",
+    )];
+    let refusal: &[Act] = &[Act::Wait(Duration::from_secs(1)), Act::Say("535 5.7.8 no")];
+    let rules = [
+        ("EHLO", offer),
+        ("AUTH LOGIN", &[Act::Say("334 VXNlcm5hbWU6")]),
+        ("AUTH", refusal),
+        ("Z3Vlc3M=", refusal),
+    ];
+    for (first, guess) in [
+        ("", "AUTH PLAIN AGFubgB3cm9uZw=="),
+        ("AUTH LOGIN", "Z3Vlc3M="),
+    ] {
+        let backend = Scripted::start(&rules);
+        let settings = [EXEMPT, ("AUTH_FAIL_RATE", "1/h burst 3")];
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        portcullis.wait_for_keywords();
+        let mut guessers: Vec<_> = (0..16)
+            .map(|_| encrypted(ABUSER, portcullis.submission))
+            .collect();
+        if !first.is_empty() {
+            for guesser in &mut guessers {
+                guesser.ask(first, "334");
+            }
+        }
+        for guesser in &mut guessers {
+            guesser.say(guess);
+        }
+        let heard: Vec<_> = guessers.iter_mut().map(Smtp::reply).collect();
+        let guesses = backend.heard().concat().matches(guess).count();
+        // With the fourth it is banned.
+        assert_eq!(guesses, 4, "{heard:#?}");
+        assert_eq!(
+            first_octets(ABUSER, portcullis.mx),
+            Err(ErrorKind::ConnectionReset)
+        );
+    }
+}
+
+#[test]
+fn many_users_behind_one_address_sign_in_at_once() {
+    const USERS: usize = 20;
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        ..Options::default()
+    });
+    let settings = [EXEMPT, ("AUTH_FAIL_RATE", "1/h burst 2")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let mut users: Vec<_> = (0..USERS)
+        .map(|_| encrypted(HONEST, portcullis.submission))
+        .collect();
+    let began = Instant::now();
+    for user in &mut users {
+        user.say("AUTH PLAIN AGFubgBzZWNyZXQ=");
+    }
+    for user in &mut users {
+        user.expect("235");
+    }
+    println!("{USERS} users in {:?}", began.elapsed());
 }
 
 #[test]

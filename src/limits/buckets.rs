@@ -9,6 +9,7 @@
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use ipnet::IpNet;
 
+use super::counts::{Counts, Stay};
 use super::prefix::Widths;
 use super::rate::Allowance;
 use super::table::{Look, Probe, Table};
@@ -41,13 +43,22 @@ type Limiter<C> = RateLimiter<Probe, Table, C, NoOpMiddleware<<C as Clock>::Inst
 
 type Common<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Which buckets are looked at.
+/// Which buckets must have a token to be set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Those of the wider networks around a client.
     Wider,
     /// Its own too.
     All,
+}
+
+/// Why no token can be set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Short {
+    /// There is none.
+    Empty(Empty),
+    /// All that this network has are set aside already.
+    Promised(IpNet),
 }
 
 /// Buckets of one kind.
@@ -148,27 +159,55 @@ impl<C: Clock + Clone> Buckets<C> {
         })
     }
 
-    /// Whether there is a token in each bucket that `client` stands in; none is
-    /// taken. A network that is not remembered is not suspected.
+    /// Sets a token aside in each bucket that `client` stands in until what is
+    /// returned is dropped; none is taken. `aside` counts those that are. Where a
+    /// bucket is outside `scope`, those set aside before must be there, and no more.
+    /// A network that is not remembered has all its tokens.
     ///
     /// # Errors
-    /// The first bucket that is empty.
-    pub(super) fn look(&self, client: IpAddr, scope: Scope) -> Result<(), Empty> {
+    /// The first bucket that is short of them.
+    pub(super) fn set_aside(
+        &self,
+        client: IpAddr,
+        scope: Scope,
+        aside: &Arc<Counts>,
+    ) -> Result<Stay, Short> {
         let now = self.now();
-        let narrower = match scope {
-            Scope::Wider => 1,
-            Scope::All => 0,
+        let mut stay = Stay::new(aside);
+        let mut needs = match scope {
+            Scope::Wider => 0,
+            Scope::All => 1,
         };
-        for (network, tier) in self.tiers(client).skip(narrower) {
+        for (network, tier) in self.tiers(client) {
             let probe = Probe::new(self.hasher.hash_one(network), now);
-            if let Err(until) = tier.glance.check_key(&probe) {
-                return Err(Empty {
-                    network: Some(network),
-                    wait: until.wait_time_from(self.clock.now()),
-                });
-            }
+            stay.enter(network, |others| {
+                self.look(tier, &probe, needs).map_err(|wait| {
+                    Short::Empty(Empty {
+                        network: Some(network),
+                        wait,
+                    })
+                })?;
+                self.look(tier, &probe, needs.saturating_add(others))
+                    .map_err(|_| Short::Promised(network))
+            })?;
+            needs = 1;
         }
-        Ok(())
+        Ok(stay)
+    }
+
+    /// Whether there are so many tokens.
+    ///
+    /// # Errors
+    /// How long until then; as good as for ever where they never fit in.
+    fn look(&self, tier: &Tier<C>, probe: &Probe, tokens: u32) -> Result<(), Duration> {
+        let Some(tokens) = NonZeroU32::new(tokens) else {
+            return Ok(());
+        };
+        match tier.glance.check_key_n(probe, tokens) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(until.wait_time_from(self.clock.now())),
+            Err(_) => Err(Duration::MAX),
+        }
     }
 
     /// Empties the bucket of one network that `client` stands in.
@@ -241,6 +280,18 @@ mod tests {
             clock.clone(),
         );
         (buckets.unwrap(), clock)
+    }
+
+    fn look(
+        buckets: &Buckets<FakeRelativeClock>,
+        client: IpAddr,
+        scope: Scope,
+    ) -> Result<(), Empty> {
+        match buckets.set_aside(client, scope, &Arc::default()) {
+            Ok(_) => Ok(()),
+            Err(Short::Empty(empty)) => Err(empty),
+            Err(Short::Promised(network)) => panic!("{network} has promised nothing"),
+        }
     }
 
     fn charge_all(
@@ -323,14 +374,14 @@ mod tests {
         let (buckets, clock) = buckets("1/h burst 2", 1 << 20);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         for _ in 0..100 {
-            assert_eq!(buckets.look(client, Scope::All), Ok(()));
+            assert_eq!(look(&buckets, client, Scope::All), Ok(()));
         }
         let neighbours = || (2..=100_u8).map(|host| IpAddr::from([192, 0, 2, host]));
         assert_eq!(charge_all(&buckets, neighbours()), 16);
-        let empty = buckets.look(client, Scope::Wider).unwrap_err();
+        let empty = look(&buckets, client, Scope::Wider).unwrap_err();
         assert_eq!(empty.network, Some("192.0.2.0/24".parse().unwrap()));
         clock.advance(Duration::from_secs(3601));
-        assert_eq!(buckets.look(client, Scope::All), Ok(()));
+        assert_eq!(look(&buckets, client, Scope::All), Ok(()));
     }
 
     #[test]
@@ -338,8 +389,8 @@ mod tests {
         let (buckets, _clock) = buckets("1/h burst 2", 1 << 20);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         charge_all(&buckets, std::iter::repeat_n(client, 2));
-        assert_eq!(buckets.look(client, Scope::Wider), Ok(()));
-        let empty = buckets.look(client, Scope::All).unwrap_err();
+        assert_eq!(look(&buckets, client, Scope::Wider), Ok(()));
+        let empty = look(&buckets, client, Scope::All).unwrap_err();
         assert_eq!(empty.network, Some("192.0.2.1/32".parse().unwrap()));
     }
 
@@ -357,7 +408,7 @@ mod tests {
                     assert_eq!(empty.network, Some(network), "{taken}");
                 }
                 let other = "198.51.100.1".parse().unwrap();
-                assert_eq!(buckets.look(other, Scope::All), Ok(()));
+                assert_eq!(look(&buckets, other, Scope::All), Ok(()));
                 clock.advance(Duration::from_secs(3601));
                 assert_eq!(buckets.charge(client), Ok(()), "{taken} of {network}");
             }

@@ -10,13 +10,15 @@
 //! Memory is bounded whatever addresses come. The buckets of rates live in
 //! tables that take three quarters of `LIMIT_MEMORY` and never grow; bans take
 //! the last quarter at most; connections at once are counted for sessions that
-//! exist, at 300 octets a session at worst. With the defaults that is 16 MiB
+//! exist, at 300 octets a session at worst, and so are sign-ins while the backend
+//! decides upon them. With the defaults that is 16 MiB
 //! and 3 MB; `tests/limiter_memory.rs` and `tests/presence_memory.rs` hold it.
 //! After a reload that changed a rate, the tables of before live as long as the
 //! sessions that know them.
 
 mod bans;
 mod buckets;
+mod counts;
 mod places;
 mod prefix;
 mod presence;
@@ -45,12 +47,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::clock::DefaultClock;
+use ipnet::IpNet;
 
 use crate::metrics;
 use crate::policy::{Finding, Limit, Mode};
 use crate::settings::{LogAddresses, Networks};
 use bans::Bans;
-use buckets::{Buckets, Scope};
+use buckets::{Buckets, Scope, Short};
+use counts::{Counts, Stay};
 use prefix::Widths;
 use presence::Presence;
 use shared::{Shared, Sharing, Timing};
@@ -73,6 +77,8 @@ pub struct Limits {
     floods: Option<Arc<Buckets>>,
     offences: Option<Arc<Buckets>>,
     presence: Arc<Presence>,
+    /// Sign-ins that the backend has not decided upon yet.
+    sign_ins: Arc<Counts>,
     bans: Arc<Bans>,
     widths: Widths,
     exempt: Networks,
@@ -83,6 +89,22 @@ pub struct Limits {
     /// What all this was made from.
     settings: Settings,
 }
+
+/// A sign-in that the backend has not decided upon yet; dropping it frees its turn
+/// for others.
+#[derive(Default)]
+pub struct Attempt {
+    // In a box, since most sessions wait without one.
+    _stay: Option<Box<Stay>>,
+}
+
+/// How long a sign-in waits for others of its network to be decided upon. Logins
+/// take a few hundredths of a second; only refusals are held back by servers,
+/// and Dovecot does so for two seconds.
+const ATTEMPT_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it looks meanwhile.
+const ATTEMPT_ROUND: Duration = Duration::from_millis(50);
 
 /// Kinds of buckets.
 const KINDS: usize = 6;
@@ -107,6 +129,7 @@ impl Limits {
             floods: buckets(settings.flood_rate),
             offences: buckets(settings.offence_rate),
             presence: Arc::new(Presence::new(&widths, settings.conn_max.0, factor)),
+            sign_ins: Arc::default(),
             bans: Arc::new(Bans::new(settings.ban_time, settings.limit_memory.0 / 4)),
             exempt: settings.limit_exempt.clone(),
             never_banned: trusted.clone(),
@@ -181,26 +204,57 @@ impl Limits {
     /// banned may not either once its own are used up; all others are banned for the
     /// next.
     ///
+    /// Nor does anybody gain guesses by making them at once: while the backend has
+    /// not decided upon as many sign-ins as there are failures left, the others wait
+    /// for it, a few seconds at most. Hold the attempt until it has, and a failure
+    /// is [counted](Self::auth_failed).
+    ///
     /// # Errors
     /// What speaks against it.
-    pub fn may_sign_in(&self, client: IpAddr) -> Result<(), Finding> {
+    pub async fn may_sign_in(&self, client: IpAddr) -> Result<Attempt, Finding> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let network = match self.set_aside(client)? {
+                Ok(attempt) => return Ok(attempt),
+                Err(_) if self.mode == Mode::Monitor => return Ok(Attempt::default()),
+                Err(network) => network,
+            };
+            if began.elapsed() >= ATTEMPT_WAIT {
+                return Err(Finding::Rate {
+                    limit: Limit::AuthFailures,
+                    network: Some(network),
+                    wait: ATTEMPT_WAIT,
+                });
+            }
+            tokio::time::sleep(ATTEMPT_ROUND).await;
+        }
+    }
+
+    /// An attempt, or the network that has to wait for others of its own.
+    fn set_aside(&self, client: IpAddr) -> Result<Result<Attempt, IpNet>, Finding> {
         if self.exempt.contains(client) {
-            return Ok(());
+            return Ok(Ok(Attempt::default()));
         }
         self.not_banned(client)?;
         let Some(buckets) = &self.auth_failures else {
-            return Ok(());
+            return Ok(Ok(Attempt::default()));
         };
         let scope = if self.can_ban(client) {
             Scope::Wider
         } else {
             Scope::All
         };
-        buckets.look(client, scope).map_err(|empty| Finding::Rate {
-            limit: Limit::AuthFailures,
-            network: empty.network,
-            wait: empty.wait,
-        })
+        match buckets.set_aside(client, scope, &self.sign_ins) {
+            Ok(stay) => Ok(Ok(Attempt {
+                _stay: Some(Box::new(stay)),
+            })),
+            Err(Short::Promised(network)) => Ok(Err(network)),
+            Err(Short::Empty(empty)) => Err(Finding::Rate {
+                limit: Limit::AuthFailures,
+                network: empty.network,
+                wait: empty.wait,
+            }),
+        }
     }
 
     /// Counts a sign-in that the backend refused.

@@ -1,18 +1,13 @@
-//! How many connections a client has open at this moment, counted exactly.
-//!
-//! A network that has none is not in the map, so the map is no larger than the
-//! sessions that there are.
+//! How many connections a client has open at this moment.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use foldhash::quality::RandomState;
 use ipnet::IpNet;
 
+use super::counts::{Counts, Stay};
 use super::prefix::Widths;
 
 /// The network that has its full number of connections open.
@@ -24,23 +19,17 @@ pub(super) struct Full {
 
 /// Who is here.
 pub(super) struct Presence {
-    counts: DashMap<IpNet, u32, RandomState>,
+    counts: Arc<Counts>,
     widths: Widths,
     /// Connections at once of a client; `None`: no bound.
     most: Option<NonZeroU32>,
     factor: NonZeroU32,
 }
 
-/// A connection's stay; it ends when this is dropped.
-pub(super) struct Stay {
-    presence: Arc<Presence>,
-    networks: Vec<IpNet>,
-}
-
 impl Presence {
     pub(super) fn new(widths: &Widths, most: Option<NonZeroU32>, factor: NonZeroU32) -> Self {
         Self {
-            counts: DashMap::default(),
+            counts: Arc::default(),
             widths: widths.clone(),
             most,
             factor,
@@ -51,15 +40,14 @@ impl Presence {
     ///
     /// # Errors
     /// The first network that is full; then nothing was counted.
-    pub(super) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Stay, Full> {
-        let mut stay = Stay {
-            presence: Arc::clone(self),
-            networks: Vec::new(),
-        };
+    pub(super) fn enter(&self, client: IpAddr) -> Result<Stay, Full> {
+        let mut stay = Stay::new(&self.counts);
         for (network, most) in self.of(client) {
             // Leaving `stay` behind counts out what was counted in.
-            self.count_in(network, most)?;
-            stay.networks.push(network);
+            stay.enter(network, |here| match here < most {
+                true => Ok(()),
+                false => Err(Full { network, most }),
+            })?;
         }
         Ok(stay)
     }
@@ -74,37 +62,14 @@ impl Presence {
         })
     }
 
-    fn count_in(&self, network: IpNet, most: u32) -> Result<(), Full> {
-        match self.counts.entry(network) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(1);
-                Ok(())
-            }
-            Entry::Occupied(occupied) if *occupied.get() >= most => Err(Full { network, most }),
-            Entry::Occupied(mut occupied) => {
-                *occupied.get_mut() += 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn count_out(&self, network: IpNet) {
-        if let Entry::Occupied(mut occupied) = self.counts.entry(network) {
-            let left = occupied.get().saturating_sub(1);
-            if left == 0 {
-                occupied.remove();
-            } else {
-                *occupied.get_mut() = left;
-            }
-        }
-    }
-
     /// The clients with the most connections open, the busiest first.
     pub(super) fn busiest(&self, most: usize) -> Vec<(IpNet, u32)> {
-        let counts = self.counts.iter();
-        let counts = counts.map(|entry| (*entry.key(), *entry.value()));
         let is_client = |network: &IpNet| self.widths.client(network.addr()) == *network;
-        let mut clients: Vec<_> = counts.filter(|(network, _)| is_client(network)).collect();
+        let mut clients: Vec<_> = self
+            .counts
+            .list()
+            .filter(|(network, _)| is_client(network))
+            .collect();
         clients.sort_unstable_by_key(|(network, count)| (Reverse(*count), *network));
         clients.truncate(most);
         clients
@@ -112,15 +77,7 @@ impl Presence {
 
     /// Networks with a connection open.
     pub(super) fn networks(&self) -> usize {
-        self.counts.len()
-    }
-}
-
-impl Drop for Stay {
-    fn drop(&mut self) {
-        for network in &self.networks {
-            self.presence.count_out(*network);
-        }
+        self.counts.networks()
     }
 }
 

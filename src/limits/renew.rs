@@ -69,6 +69,7 @@ impl Limits {
             floods: kept(&self.floods, was.flood_rate, settings.flood_rate),
             offences: kept(&self.offences, was.offence_rate, settings.offence_rate),
             presence,
+            sign_ins: Arc::clone(&self.sign_ins),
             bans: Arc::clone(&self.bans),
             widths: self.widths.clone(),
             exempt: settings.limit_exempt.clone(),

@@ -126,7 +126,7 @@ fn spraying_a_48_gains_no_more_guesses_than_the_48_may_have() {
     let mut guesses = 0;
     for network in 0..10_000_u128 {
         let client = std::net::Ipv6Addr::from(base | network << 64).into();
-        if limits.admit(client).is_ok() && limits.may_sign_in(client).is_ok() {
+        if limits.admit(client).is_ok() && now(limits.may_sign_in(client)).is_ok() {
             guesses += 1;
             let _ = now(limits.auth_failed(client));
         }
@@ -155,10 +155,99 @@ fn a_balancer_is_never_banned() {
     assert_eq!(limits.bans().len(), 0);
 }
 
+/// How many of these sign-ins reach the backend before it decides upon the first.
+fn at_once(limits: &Limits, clients: impl Iterator<Item = IpAddr>) -> Vec<Attempt> {
+    let attempts = clients.filter_map(|client| limits.set_aside(client).ok()?.ok());
+    attempts.collect()
+}
+
+#[test]
+fn guesses_at_once_gain_a_client_none() {
+    let few = |settings: &mut Settings| settings.auth_fail_rate = rate("1/h burst 3");
+    let limits = limits(few);
+    let (client, balancer) = (ip("192.0.2.1"), ip("203.0.113.5"));
+    let all = |client| std::iter::repeat_n(client, 100);
+    let attempts = at_once(&limits, all(client));
+    // With the fourth it is banned.
+    assert_eq!(attempts.len(), 4);
+    // Whose fate is decided makes room, but for failures.
+    drop(attempts);
+    assert_eq!(at_once(&limits, all(client)).len(), 4);
+    let _ = now(limits.auth_failed(client));
+    assert_eq!(at_once(&limits, all(client)).len(), 3);
+    assert_eq!(at_once(&limits, all(balancer)).len(), 3);
+    assert_eq!(limits.sign_ins.networks(), 0);
+}
+
+#[test]
+fn guesses_at_once_gain_a_48_none() {
+    let limits = limits(|_| ());
+    let base = u128::from("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap());
+    let clients = (0..160_u128).map(|network| std::net::Ipv6Addr::from(base | network << 64));
+    let attempts = at_once(&limits, clients.clone().map(IpAddr::V6));
+    assert_eq!(attempts.len(), 40);
+    for client in clients.take(40) {
+        let _ = now(limits.auth_failed(client.into()));
+    }
+    drop(attempts);
+    let late = now(limits.may_sign_in(ip("2001:db8:1:ffff::1"))).map(drop);
+    assert!(matches!(late, Err(Finding::Rate { .. })), "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_signs_in_beside_others_waits_for_them_a_few_seconds() {
+    let limits = limits(|settings| settings.auth_fail_rate = rate("1/h burst 3"));
+    let client = ip("192.0.2.1");
+    let attempts = at_once(&limits, std::iter::repeat_n(client, 4));
+    let wait = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(attempts);
+    };
+    let (attempt, ()) = tokio::join!(limits.may_sign_in(client), wait);
+    assert!(attempt.is_ok());
+    drop(attempt);
+    let _attempts = at_once(&limits, std::iter::repeat_n(client, 4));
+    let began = tokio::time::Instant::now();
+    let refused = limits.may_sign_in(client).await.map(drop);
+    assert!(matches!(refused, Err(Finding::Rate { .. })), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_beside_guesses_is_let_in_no_more_once_they_have_failed() {
+    let limits = limits(|settings| settings.auth_fail_rate = rate("1/h burst 3"));
+    let client = ip("192.0.2.1");
+    let attempts = at_once(&limits, std::iter::repeat_n(client, 4));
+    let fail = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for attempt in attempts {
+            let _ = limits.auth_failed(client).await;
+            drop(attempt);
+        }
+    };
+    let (waited, ()) = tokio::join!(limits.may_sign_in(client), fail);
+    let waited = waited.map(drop);
+    assert!(matches!(waited, Err(Finding::Banned { .. })), "{waited:?}");
+}
+
+#[test]
+fn sign_ins_at_once_are_held_up_by_nothing_that_is_only_tried() {
+    let settings = Settings {
+        auth_fail_rate: rate("1/h burst 1"),
+        ..Settings::default()
+    };
+    let nobody = Networks::default();
+    let limits = Limits::new(&settings, &nobody, Mode::Monitor, LogAddresses::Full);
+    let attempts: Vec<_> = (0..20)
+        .map(|_| now(limits.may_sign_in(ip("192.0.2.1"))))
+        .collect();
+    assert!(attempts.iter().all(Result::is_ok));
+}
+
 /// How many of 20 guesses reach the backend, each from a new connection.
 fn guesses(limits: &Limits, client: IpAddr) -> usize {
     let guess = |_: &i32| {
-        let may = limits.admit(client).is_ok() && limits.may_sign_in(client).is_ok();
+        let may = limits.admit(client).is_ok() && now(limits.may_sign_in(client)).is_ok();
         may && {
             let _ = now(limits.auth_failed(client));
             true
@@ -205,10 +294,14 @@ fn the_exempt_are_outside_all_limits() {
         settings.conn_rate = rate("1/h burst 1");
         settings.msg_rate = rate("1/h burst 1");
         settings.auth_fail_rate = rate("1/h burst 1");
+        settings.offence_rate = rate("1/h burst 1");
     });
     let client = ip("::ffff:192.0.2.1");
     let permits: Vec<_> = (0..100).map(|_| limits.admit(client).unwrap()).collect();
+    let attempts: Vec<_> = (0..100).map(|_| now(limits.may_sign_in(client))).collect();
+    assert!(attempts.iter().all(Result::is_ok));
     for _ in &permits {
+        limits.offended(client);
         assert_eq!(now(limits.charge(client, Charge::Message)), Ok(()));
         assert_eq!(now(limits.auth_failed(client)), Ok(()));
     }

@@ -6,7 +6,8 @@
 //!
 //! Shared are the rates of connections, messages, recipients and failed
 //! sign-ins, connections at once, and bans. What leads to a ban for flooding or
-//! offences is counted by each instance.
+//! offences is counted by each instance, and so are sign-ins under way: of guesses
+//! made at the same moment each lets through what is left by all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 
 use super::bans::DAY;
 use super::buckets::Buckets;
-use super::presence::Stay;
+use super::counts::Stay;
 use super::shared::{self, Count, Ruling, Shared};
 use super::{Allowance, BanReason, Limits};
 use crate::policy::{Finding, Limit, Mode};
@@ -25,7 +26,8 @@ use crate::policy::{Finding, Limit, Mode};
 #[derive(Default)]
 pub struct Permit {
     _stay: Option<Stay>,
-    seat: Option<Seat>,
+    // In a box, since most have none.
+    seat: Option<Box<Seat>>,
 }
 
 impl Permit {
@@ -76,10 +78,10 @@ impl Limits {
         let ruling = Box::pin(shared.admit(&source, &charges, &questions)).await;
         let finding = match ruling {
             None | Some(Ruling::Pass) => {
-                permit.seat = Some(Seat {
+                permit.seat = Some(Box::new(Seat {
                     shared: Arc::clone(shared),
                     counts: questions.into_iter().map(|count| count.key).collect(),
-                });
+                }));
                 return Ok(());
             }
             Some(Ruling::TooMany { index }) => {

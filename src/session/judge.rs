@@ -51,7 +51,10 @@ impl Session<'_> {
             (Some(client), Question::Recipient(..)) => {
                 limits.charge(client, Charge::Recipient).await
             }
-            (Some(client), Question::SignIn) => limits.may_sign_in(client),
+            (Some(client), Question::SignIn) => {
+                let attempt = Box::pin(limits.may_sign_in(client)).await;
+                attempt.map(|attempt| self.attempt = attempt)
+            }
             (Some(client), Question::FailedSignIn) => limits.auth_failed(client).await,
         };
         let verdict = match question {

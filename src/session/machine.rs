@@ -35,7 +35,7 @@ pub use vocabulary::*;
 use std::sync::Arc;
 
 use crate::policy::Mode;
-use crate::smtp::command::{Auth, Bdat, Command, CommandError, Mail, Rcpt, Verb};
+use crate::smtp::command::{Auth, AuthLine, Bdat, Command, CommandError, Mail, Rcpt, Verb};
 use crate::smtp::line::LineOffence;
 use crate::smtp::reply::{EnhancedCode, Reply};
 
@@ -138,6 +138,8 @@ enum Asked {
     Message(Mail),
     Recipient(Rcpt),
     SignIn(Auth),
+    /// In the midst of it: this line would go to the backend.
+    SignInLine(Guess, AuthLine),
     /// With the backend's refusal.
     FailedSignIn(Reply),
 }

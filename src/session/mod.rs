@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use crate::backend::Conversation;
-use crate::limits::{Permit, Place};
+use crate::limits::{Attempt, Permit, Place};
 use crate::metrics::Admission::{Busy, FailedHandshake};
 use crate::metrics::Presence;
 use crate::policy::Mode;
@@ -104,6 +104,8 @@ struct Session<'a> {
     place: Place,
     /// Counts the connection out when the session is over.
     _permit: Permit,
+    /// The sign-in that the backend is to decide upon.
+    attempt: Attempt,
     machine: Machine,
     limits: Limits,
     backend: Option<Conversation>,
@@ -200,6 +202,7 @@ impl<'a> Session<'a> {
             source: admitted.source,
             place,
             _permit: admitted.permit,
+            attempt: Attempt::default(),
             machine: Machine::new(rules, privacy),
             limits,
             backend: None,
@@ -241,6 +244,10 @@ impl<'a> Session<'a> {
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
+            if matches!(step, Step::Answer(_) | Step::Challenge(_) | Step::End(_)) {
+                // It is the client's turn: others need not wait for it.
+                self.attempt = Attempt::default();
+            }
             if self.machine.envelope().is_none() {
                 self.kept = Kept::Nothing;
             }

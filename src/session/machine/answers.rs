@@ -82,6 +82,13 @@ impl Machine {
 
     fn judged(&mut self, phase: Phase, asked: Asked, verdict: Verdict) -> Step {
         match (asked, verdict) {
+            (Asked::SignInLine(guess, line), Verdict::Pass) => {
+                self.await_with(phase, Pending::Auth(guess), Step::ExchangeAuth(line))
+            }
+            // Even if it is banned: the backend waits for a line.
+            (Asked::SignInLine(..), Verdict::Refuse(finding)) => {
+                self.cancel_auth(phase, Refusal::SignInLater(finding))
+            }
             (_, Verdict::Refuse(finding @ Finding::Banned { .. }))
             | (Asked::FailedSignIn(_), Verdict::Refuse(finding)) => end(Refusal::Policy(finding)),
             (Asked::FailedSignIn(reply), Verdict::Pass) => self.not_signed_in(phase, reply),
@@ -271,26 +278,30 @@ impl Machine {
         if behind == Behind::Octets {
             return end(Refusal::Pipelined(crate::smtp::command::Verb::Auth));
         }
-        let cancel = |machine: &mut Self, refusal| {
-            let pending = Pending::AuthCancel(Some(Answer::Refused(refusal)));
-            machine.await_with(phase.clone(), pending, Step::ExchangeAuth(AuthLine::Cancel))
-        };
         match line {
             Err(error) => match self.count_error() {
                 Some(ending) => Step::End(ending),
-                None => cancel(self, Refusal::Command(error)),
+                None => self.cancel_auth(phase, Refusal::Command(error)),
             },
             // RFC 4954 4: nothing but a refusal may come of it.
             Ok(AuthLine::Cancel) => {
                 let step = Step::ExchangeAuth(AuthLine::Cancel);
                 self.await_with(phase, Pending::AuthCancel(None), step)
             }
-            Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => cancel(self, Refusal::AuthRounds),
+            Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => {
+                self.cancel_auth(phase, Refusal::AuthRounds)
+            }
             Ok(line) => {
-                let guess = guess.after(&line);
-                self.await_with(phase, Pending::Auth(guess), Step::ExchangeAuth(line))
+                let asked = Asked::SignInLine(guess.after(&line), line);
+                self.ask(phase, asked, Question::SignIn)
             }
         }
+    }
+
+    /// Ends the exchange towards the backend (RFC 4954 4), then refuses.
+    fn cancel_auth(&mut self, phase: Phase, refusal: Refusal) -> Step {
+        let pending = Pending::AuthCancel(Some(Answer::Refused(refusal)));
+        self.await_with(phase, pending, Step::ExchangeAuth(AuthLine::Cancel))
     }
 
     fn lost_while(&mut self, phase: Phase, pending: Pending) -> Step {

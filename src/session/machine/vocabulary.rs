@@ -173,7 +173,7 @@ pub enum Question {
     Message,
     /// May this recipient be offered to the backend?
     Recipient(Standing, ForwardPath),
-    /// May the client try to sign in?
+    /// May the client try to sign in, or say more in the midst of it?
     SignIn,
     /// The backend has refused a sign-in: may the client stay?
     FailedSignIn,

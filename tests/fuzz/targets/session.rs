@@ -205,7 +205,15 @@ impl Session {
                 assert!(!lost || self.relogin == Relogin::Possible);
             }
             Step::Exchange(command) => self.check_command(command),
-            Step::ExchangeAuth(_) => assert!(matches!(before, Step::Challenge(_))),
+            // Whatever is not the end of it is a guess, and asked about first.
+            Step::ExchangeAuth(line) => assert!(match before {
+                Step::Challenge(_) => *line == AuthLine::Cancel,
+                Step::Judge(Question::SignIn) => {
+                    let passed = matches!(event, Event::Judged(Verdict::Pass));
+                    passed == (*line != AuthLine::Cancel)
+                }
+                _ => false,
+            }),
             Step::RelayBody(said) => {
                 assert!(sends && heard(event) == Some(said), "invariant 1");
                 self.send(Bodies::Relayed, None);

@@ -252,3 +252,19 @@ fn a_lost_backend_costs_a_signed_in_client_the_session_unless_it_can_be_named() 
     );
     assert_eq!(step, Step::Connect);
 }
+
+#[test]
+fn a_line_that_may_not_be_tried_is_cancelled_towards_the_backend() {
+    let banned = Finding::Banned {
+        network: "192.0.2.1/32".parse().unwrap(),
+        left: std::time::Duration::from_secs(60),
+    };
+    let mut machine = challenged();
+    let step = machine.advance(auth_line("dQ=="));
+    assert_eq!(step, Step::Judge(Question::SignIn));
+    let step = machine.advance(Event::Judged(Verdict::Refuse(banned)));
+    assert_eq!(step, Step::ExchangeAuth(AuthLine::Cancel));
+    let step = machine.advance(answered(501));
+    assert_eq!(code(&step), 454);
+    assert!(machine.identity().is_none());
+}
