@@ -487,6 +487,8 @@ fn under_stress_who_did_nothing_useful_leaves_first() {
     };
     let mut useful = enter(HONEST);
     useful.ask("EHLO client.test", "250");
+    let reply = useful.deliver("a@sender.test", "b@example.org", letter("one").as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
     useful.ask("MAIL FROM:<a@sender.test>", "250");
     let mut idle: Vec<_> = (0..9).map(|_| enter(ABUSER)).collect();
     // Full: the idle ones have a second or little more, the useful one ten.
@@ -741,6 +743,14 @@ fn let_in_despite(hold: impl Fn(&mut Smtp)) -> bool {
 fn under_stress_a_handshake_that_never_begins_keeps_no_place() {
     assert!(let_in_despite(|client| {
         client.ask("STARTTLS", "220");
+    }));
+}
+
+/// Anybody can say it.
+#[test]
+fn under_stress_a_message_that_is_only_begun_keeps_no_place() {
+    assert!(let_in_despite(|client| {
+        client.ask("MAIL FROM:<a@sender.test>", "250");
     }));
 }
 

@@ -13,7 +13,9 @@ mod support;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use support::{Guest, Portcullis, Scripted, Smtp, connect_from, letter, wait_for};
+use support::{
+    Guest, Options, Portcullis, Postfix, Scripted, Smtp, connect_from, letter, wait_for,
+};
 use tokio::task::JoinSet;
 
 /// Of each of the three kinds; a thousand in all.
@@ -214,4 +216,63 @@ fn bodies_that_stand_still_hold_no_buffers() {
     let grown = portcullis.resident().saturating_sub(before) / clients.len() as u64;
     println!("{} KiB for each of them", grown / 1024);
     assert!(grown < 64 << 10, "{grown} octets for each of them");
+}
+
+/// Faster than DATA_RATE_MIN, which is for times of plenty.
+#[test]
+fn under_stress_slow_bodies_free_their_places_and_fast_ones_are_taken() {
+    const SLOW: usize = 9;
+    // All places are held: patience is shortest.
+    let settings = [
+        ("SESSIONS_MAX", "10"),
+        ("DATA_RATE_GRACE", "2s"),
+        ("BACKEND_PROBE_INTERVAL", "1h"),
+    ];
+    let line = format!("{}\r\n", "x".repeat(68));
+    for scanner in [("CLAMAV", "off"), ("CLAMAV", "127.0.0.1:1")] {
+        let postfix = Postfix::start(Options::default());
+        let settings = [&settings[..], &[scanner, ("SCAN_FAIL", "open")]].concat();
+        let portcullis = Portcullis::before(&postfix, &settings);
+        let enter = || {
+            let mut client = Smtp::connect(portcullis.mx);
+            let greeting = client.reply_or_end();
+            greeting.starts_with("220").then_some(client)
+        };
+        let begin = || {
+            let mut client = wait_for(Duration::from_secs(10), enter).expect("never let in");
+            client.ask("EHLO client.test", "250");
+            client.open_data("ann@sender.test", "bob@example.org");
+            client
+        };
+        let mut fast = begin();
+        let mut slow: Vec<_> = (0..SLOW).map(|_| begin()).collect();
+        assert!(enter().is_none(), "a place is left");
+        let began = Instant::now();
+        let mut newcomer = None;
+        while newcomer.is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "nobody is let in\n{}",
+                portcullis.log()
+            );
+            for client in &mut slow {
+                // 700 octets a second.
+                let _ = client.try_send(line.as_bytes());
+            }
+            fast.send(line.repeat(60).as_bytes());
+            std::thread::sleep(Duration::from_millis(100));
+            newcomer = enter();
+        }
+        println!("{:?}", began.elapsed());
+        let mut newcomer = newcomer.unwrap();
+        newcomer.ask("EHLO client.test", "250");
+        let letter = letter("from a newcomer");
+        let reply = newcomer.deliver("ann@sender.test", "bob@example.org", letter.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+        fast.send(b".\r\n");
+        fast.expect("250");
+        assert_eq!(postfix.messages(2).len(), 2);
+        let log = portcullis.log_with("too-slow");
+        assert!(log.contains("places run out"), "{log}");
+    }
 }

@@ -34,7 +34,7 @@ mod together;
 mod watch;
 
 pub use bans::{Ban, BanReason};
-pub use places::{Place, Places};
+pub use places::{Meter, Place, Places};
 pub use prefix::{PrefixV4, PrefixV6};
 pub use rate::{Allowance, Rate};
 pub use seats::{Seat, Seats};

@@ -3,9 +3,13 @@
 //!
 //! Above 80 % of `SESSIONS_MAX` nobody may keep Portcullis waiting for a
 //! command longer than ten seconds, nor for thirty in all without getting
-//! anything done. Who has done nothing useful yet has less time the fewer places
-//! are left, and ten seconds in all. A waiting client costs nothing but its
-//! place; the eyes of the keeper open only under stress.
+//! anything done. Who has got nothing done yet, neither a message nor a sign-in,
+//! has less time the fewer places are left, and ten seconds in all. A waiting
+//! client costs nothing but its place; the eyes of the keeper open only under
+//! stress.
+//!
+//! A body may pause, but its octets pay for the time that it takes: who sends
+//! slower than [`BODY_RATE`] uses up its time in all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,7 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// commands it spreads its waiting over.
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(30);
 
-/// How long one may that has done nothing useful, when no place is left.
+/// Octets of a body that pay for a second of waiting: an ISDN line brings as many.
+/// To hold the 10,000 places of the default by bodies takes 650 Mbit/s then.
+const BODY_RATE: u64 = 8 * 1024;
+
+/// How long one may that has got nothing done, when no place is left.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often at most the log tells of it.
@@ -54,12 +62,12 @@ pub struct Places {
 pub struct Place {
     places: Arc<Places>,
     guest: Arc<Guest>,
-    number: u64,
 }
 
 /// What the keeper knows of a session.
 #[derive(Debug, Default)]
 pub(super) struct Guest {
+    number: u64,
     /// Milliseconds since the start of the house, plus one; 0 while we work for it.
     pub(super) waiting_since: AtomicU64,
     /// Likewise, since when it has held a connection to the guarded server without
@@ -69,9 +77,22 @@ pub(super) struct Guest {
     pub(super) seats: AtomicU64,
     /// Milliseconds that we have waited before that, since it got something done.
     waited: AtomicU64,
+    /// Those of them in which we waited for commands.
+    idled: AtomicU64,
     useful: AtomicBool,
+    /// Whether it is a body that we wait for.
+    in_body: AtomicBool,
     pub(super) call: Notify,
 }
+
+/// Tells the keeper how a body comes in.
+pub struct Meter {
+    places: Arc<Places>,
+    guest: Arc<Guest>,
+}
+
+/// A wait for a body; it ends when this is dropped.
+pub struct BodyWait<'a>(&'a Meter);
 
 impl Places {
     /// `most` places.
@@ -107,6 +128,7 @@ impl Places {
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let guest = Arc::new(Guest {
+            number,
             waiting_since: AtomicU64::new(self.now()),
             ..Guest::default()
         });
@@ -114,7 +136,6 @@ impl Places {
         Some(Place {
             places: Arc::clone(self),
             guest,
-            number,
         })
     }
 
@@ -157,19 +178,8 @@ impl Places {
             return 0;
         }
         let (now, useless) = (self.now(), self.patience_with_the_useless());
-        let overdue = self.guests.iter().filter(|guest| {
-            let since = guest.waiting_since.load(Ordering::Relaxed);
-            let waited = Duration::from_millis(now.saturating_sub(since));
-            if since == 0 {
-                return false;
-            }
-            let in_all = waited + Duration::from_millis(guest.waited.load(Ordering::Relaxed));
-            if guest.useful.load(Ordering::Relaxed) {
-                waited >= PATIENCE || in_all >= PATIENCE_IN_ALL
-            } else {
-                waited >= useless || in_all >= PATIENCE
-            }
-        });
+        let guests = self.guests.iter();
+        let overdue = guests.filter(|guest| guest.is_overdue(now, useless));
         let mut asked = 0;
         for guest in overdue {
             guest.call.notify_one();
@@ -179,6 +189,13 @@ impl Places {
             self.tell(asked, now);
         }
         asked
+    }
+
+    /// Whether a guest must leave at this moment.
+    fn needs_place_of(&self, guest: &Guest) -> bool {
+        let now = self.now();
+        (self.stressed() && guest.is_overdue(now, self.patience_with_the_useless()))
+            || (self.standing.load(Ordering::Relaxed) > 0 && guest.overstays(now).is_some())
     }
 
     fn tell(&self, asked: usize, now: u64) {
@@ -217,41 +234,121 @@ impl Places {
     }
 }
 
-impl Place {
-    /// From now on the client keeps us waiting.
-    pub fn waits(&self) {
-        let now = self.places.now();
-        self.guest.waiting_since.store(now, Ordering::Relaxed);
+impl Guest {
+    fn is_overdue(&self, now: u64, useless: Duration) -> bool {
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        if since == 0 {
+            return false;
+        }
+        let waited = Duration::from_millis(now.saturating_sub(since));
+        let in_all = waited + Duration::from_millis(self.waited.load(Ordering::Relaxed));
+        let (at_once, most) = match self.useful.load(Ordering::Relaxed) {
+            true => (PATIENCE, PATIENCE_IN_ALL),
+            false => (useless, PATIENCE),
+        };
+        in_all >= most || (waited >= at_once && !self.in_body.load(Ordering::Relaxed))
     }
 
-    /// From now on we, or a body, are at work.
-    pub fn works(&self) {
-        let since = self.guest.waiting_since.swap(0, Ordering::Relaxed);
+    fn waits(&self, now: u64) {
+        self.waiting_since.store(now, Ordering::Relaxed);
+    }
+
+    fn works(&self, now: u64) {
+        let since = self.waiting_since.swap(0, Ordering::Relaxed);
         if since != 0 {
-            let waited = self.places.now().saturating_sub(since);
-            self.guest.waited.fetch_add(waited, Ordering::Relaxed);
+            let waited = now.saturating_sub(since);
+            self.waited.fetch_add(waited, Ordering::Relaxed);
+            if !self.in_body.load(Ordering::Relaxed) {
+                self.idled.fetch_add(waited, Ordering::Relaxed);
+            }
         }
     }
 
-    /// The client has begun something useful.
-    pub fn useful(&self) {
-        self.guest.useful.store(true, Ordering::Relaxed);
+    /// Since when it has held a connection to the guarded server, if it must give it
+    /// up to who needs one: it has held it for long, has got nothing done, and keeps
+    /// us waiting, by a body only if that is slow.
+    pub(super) fn overstays(&self, now: u64) -> Option<u64> {
+        let held = self.holds_since.load(Ordering::Relaxed);
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        if held == 0 || since == 0 || now.saturating_sub(held) < millis(PATIENCE) {
+            return None;
+        }
+        let waited = self.waited.load(Ordering::Relaxed);
+        let in_all = now.saturating_sub(since).saturating_add(waited);
+        let is_fast = self.in_body.load(Ordering::Relaxed) && in_all < millis(PATIENCE);
+        (!is_fast).then_some(held)
+    }
+}
+
+impl Meter {
+    /// From now on the client keeps us waiting for more of a body.
+    pub fn waits(&self) -> BodyWait<'_> {
+        self.guest.in_body.store(true, Ordering::Relaxed);
+        self.guest.waits(self.places.now());
+        BodyWait(self)
+    }
+
+    /// So many octets of it have come.
+    pub fn came(&self, octets: u64) {
+        let paid = octets.saturating_mul(1000).div_ceil(BODY_RATE);
+        let waited = &self.guest.waited;
+        let rest = waited.load(Ordering::Relaxed).saturating_sub(paid);
+        waited.store(rest, Ordering::Relaxed);
+    }
+
+    /// Returns when the client must leave because its place is needed. It may have
+    /// been called for something that is past.
+    pub async fn must_leave(&self) {
+        loop {
+            self.guest.call.notified().await;
+            if self.places.needs_place_of(&self.guest) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for BodyWait<'_> {
+    fn drop(&mut self) {
+        self.0.guest.works(self.0.places.now());
+        self.0.guest.in_body.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    /// For the bodies of this session.
+    pub fn meter(&self) -> Meter {
+        Meter {
+            places: Arc::clone(&self.places),
+            guest: Arc::clone(&self.guest),
+        }
+    }
+
+    /// From now on the client keeps us waiting.
+    pub fn waits(&self) {
+        self.guest.waits(self.places.now());
+    }
+
+    /// From now on we are at work.
+    pub fn works(&self) {
+        self.guest.works(self.places.now());
     }
 
     /// The client has got something done: a message, a sign-in.
     pub fn done(&self) {
-        self.useful();
+        self.guest.useful.store(true, Ordering::Relaxed);
         self.guest.waited.store(0, Ordering::Relaxed);
+        self.guest.idled.store(0, Ordering::Relaxed);
         if self.guest.holds_since.load(Ordering::Relaxed) != 0 {
             let now = self.places.now();
             self.guest.holds_since.store(now, Ordering::Relaxed);
         }
     }
 
-    /// How long the client has kept us waiting since it got something done, or came;
-    /// without the wait that goes on.
-    pub fn waited(&self) -> Duration {
-        Duration::from_millis(self.guest.waited.load(Ordering::Relaxed))
+    /// How long the client has kept us waiting for commands since it got something
+    /// done, or came; without the wait that goes on.
+    pub fn idled(&self) -> Duration {
+        Duration::from_millis(self.guest.idled.load(Ordering::Relaxed))
     }
 
     pub(super) fn guest(&self) -> &Arc<Guest> {
@@ -290,9 +387,13 @@ impl Place {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.guests.remove(&self.number);
+        self.places.guests.remove(&self.guest.number);
         self.places.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -338,7 +439,7 @@ mod tests {
         let house = Places::long_open(10);
         let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
         for place in &taken {
-            place.useful();
+            place.done();
             waits_for(place, Duration::from_secs(5));
         }
         let useless = house.guests.iter().next().unwrap().key().to_owned();
@@ -349,7 +450,10 @@ mod tests {
             .useful
             .store(false, Ordering::Relaxed);
         assert_eq!(house.look_around(), 1);
-        let place = taken.iter().find(|place| place.number == useless).unwrap();
+        let place = taken
+            .iter()
+            .find(|place| place.guest.number == useless)
+            .unwrap();
         assert!(futures_ready(place.must_leave()));
     }
 
@@ -364,7 +468,7 @@ mod tests {
             }
             place.waits();
         }
-        taken[0].useful();
+        taken[0].done();
         assert_eq!(house.look_around(), 9);
     }
 
@@ -373,7 +477,7 @@ mod tests {
         let house = Places::long_open(10);
         let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
         for place in &taken {
-            place.useful();
+            place.done();
             for _ in 0..4 {
                 waits_for(place, Duration::from_secs(8));
                 place.works();
@@ -389,7 +493,7 @@ mod tests {
         let house = Places::long_open(10);
         let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
         for place in &taken {
-            place.useful();
+            place.done();
             waits_for(place, Duration::from_secs(11));
         }
         taken[0].works();
@@ -403,6 +507,66 @@ mod tests {
         house.close();
         assert!(taken[3].closing() && futures_ready(taken[3].called()));
         assert!(!futures_ready(taken[4].must_leave()));
+    }
+
+    /// As if a body had kept us waiting so long, and then so many octets had come.
+    fn body_takes(place: &Place, waited: Duration, octets: u64) {
+        let meter = place.meter();
+        let wait = meter.waits();
+        waits_for(place, waited);
+        drop(wait);
+        meter.came(octets);
+    }
+
+    #[test]
+    fn under_stress_a_slow_body_uses_up_its_time_and_a_fast_one_does_not() {
+        let house = Places::long_open(10);
+        let taken: Vec<_> = (0..9).map(|_| house.take().unwrap()).collect();
+        let [done, slow, fast, ..] = &taken[..] else {
+            panic!("there are nine");
+        };
+        done.done();
+        for _ in 0..12 {
+            body_takes(done, Duration::from_secs(1), 600);
+            body_takes(slow, Duration::from_secs(1), 600);
+            body_takes(fast, Duration::from_secs(1), BODY_RATE);
+        }
+        let meters = taken.iter().map(Place::meter).collect::<Vec<_>>();
+        let _waits: Vec<_> = meters.iter().map(Meter::waits).collect();
+        assert_eq!(house.look_around(), 1);
+        assert!(futures_ready(meters[1].must_leave()));
+        for _ in 0..30 {
+            body_takes(done, Duration::from_secs(1), 600);
+        }
+        let _wait = meters[0].waits();
+        assert_eq!(house.look_around(), 2);
+        assert!(futures_ready(meters[0].must_leave()));
+    }
+
+    /// Who comes from afar may lose a packet or two.
+    #[test]
+    fn under_stress_a_body_may_pause_and_a_command_may_not() {
+        let house = Places::long_open(10);
+        let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
+        let meter = taken[0].meter();
+        let _wait = meter.waits();
+        for place in &taken {
+            waits_for(place, Duration::from_secs(5));
+        }
+        assert_eq!(house.look_around(), 9);
+        assert!(!futures_ready(meter.must_leave()));
+    }
+
+    #[test]
+    fn a_body_is_not_cut_for_a_call_that_came_before_it() {
+        let house = Places::long_open(10);
+        let taken: Vec<_> = (0..10).map(|_| house.take().unwrap()).collect();
+        waits_for(&taken[0], Duration::from_secs(5));
+        assert_eq!(house.look_around(), 1);
+        taken[0].works();
+        let meter = taken[0].meter();
+        let _wait = meter.waits();
+        assert!(!futures_ready(meter.must_leave()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! getting anything done and keep Portcullis waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,9 +18,6 @@ use super::settings::ConnMax;
 
 /// How long a client waits for one; longer than it takes until somebody must leave.
 const WAIT: Duration = Duration::from_secs(15);
-
-/// How long one may be held at least, whoever waits for it.
-const HOLD: Duration = Duration::from_secs(10);
 
 /// The connections that there may be.
 pub struct Seats {
@@ -112,17 +109,9 @@ impl Places {
         if standing == 0 {
             return 0;
         }
-        let hold = u64::try_from(HOLD.as_millis()).unwrap_or(u64::MAX);
-        let latest = self.now().saturating_sub(hold);
-        let is_set = |time: &AtomicU64| match time.load(Ordering::Relaxed) {
-            0 => None,
-            time => Some(time),
-        };
-        let overdue = self.guests().filter_map(|guest| {
-            is_set(&guest.waiting_since)?;
-            let since = is_set(&guest.holds_since).filter(|since| *since <= latest)?;
-            Some((since, guest))
-        });
+        let now = self.now();
+        let guests = self.guests();
+        let overdue = guests.filter_map(|guest| Some((guest.overstays(now)?, guest)));
         let mut overdue: Vec<_> = overdue.collect();
         overdue.sort_unstable_by_key(|(since, _)| *since);
         overdue.truncate(standing);

@@ -24,6 +24,7 @@ use front::{Form, Front};
 use super::client::{Client, ClientError};
 use super::machine::Moved;
 use crate::backend::{Conversation, Lost};
+use crate::limits::Meter;
 use crate::smtp::command::Bdat;
 use crate::smtp::dot::{BareNewline, Recoder};
 use crate::smtp::reply::Reply;
@@ -73,6 +74,9 @@ pub(super) struct Relayed {
 
 /// Keeps the client to its pace. Only time spent waiting for it counts.
 pub(super) struct Pace {
+    /// Sees to it that a slow body holds no place that is needed; `None`: somebody
+    /// else does.
+    meter: Option<Meter>,
     /// Longest pause.
     pause_max: Duration,
     /// Octets a second; 0 for none.
@@ -86,8 +90,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, meter: Option<Meter>) -> Self {
         Self {
+            meter,
             pause_max: limits.pause_max,
             rate_min: limits.rate_min,
             credit_max: limits.grace.saturating_add(limits.pause_max),
@@ -110,6 +115,9 @@ impl Pace {
     }
 
     fn earn(&mut self, octets: u64) {
+        if let Some(meter) = &self.meter {
+            meter.came(octets);
+        }
         self.octets = self.octets.saturating_add(octets);
         let nanoseconds = octets.saturating_mul(1_000_000_000);
         if let Some(nanoseconds) = nanoseconds.checked_div(self.rate_min) {
@@ -137,21 +145,40 @@ impl Pace {
     async fn fill(&mut self, client: &mut Client, left: u64) -> Result<(), Moved> {
         let (start, before) = (Instant::now(), client.buffered().len());
         let patience = self.patience();
-        let mut filled = timeout(patience.min(PROMPT), more(client)).await;
-        if filled.is_err() && patience > PROMPT {
-            client.shrink();
-            filled = timeout(patience.saturating_sub(PROMPT), more(client)).await;
-        }
+        let wait = self.meter.as_ref().map(Meter::waits);
+        let filled = tokio::select! {
+            biased;
+            filled = patiently(client, patience) => filled,
+            () = must_leave(self.meter.as_ref()) => Err(ClientError::TimedOut),
+        };
+        drop(wait);
         self.pay(start.elapsed());
         match filled {
-            Ok(Ok(())) => {
+            Ok(()) => {
                 let came = client.buffered().len().saturating_sub(before);
                 self.earn(u64::try_from(came).unwrap_or(u64::MAX).min(left));
                 Ok(())
             }
-            Ok(Err(ClientError::TimedOut)) | Err(_) => Err(Moved::TooSlow),
-            Ok(Err(ClientError::Gone(_) | ClientError::Closed)) => Err(Moved::Gone),
+            Err(ClientError::TimedOut) => Err(Moved::TooSlow),
+            Err(ClientError::Gone(_) | ClientError::Closed) => Err(Moved::Gone),
         }
+    }
+}
+
+/// Gives back the buffer for reading where more does not come at once.
+async fn patiently(client: &mut Client, patience: Duration) -> Result<(), ClientError> {
+    let mut filled = timeout(patience.min(PROMPT), more(client)).await;
+    if filled.is_err() && patience > PROMPT {
+        client.shrink();
+        filled = timeout(patience.saturating_sub(PROMPT), more(client)).await;
+    }
+    filled.unwrap_or(Err(ClientError::TimedOut))
+}
+
+async fn must_leave(meter: Option<&Meter>) {
+    match meter {
+        Some(meter) => meter.must_leave().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -268,11 +295,11 @@ pub(super) async fn relay(
     client: &mut Client,
     backend: &mut Option<Conversation>,
     limits: &Limits,
+    mut pace: Pace,
     trace: &[u8],
 ) -> Relayed {
     let mut outlet = Outlet::to(backend);
     let mut recoder = Recoder::new(limits.newline, limits.line_max);
-    let mut pace = Pace::new(limits);
     let mut wire = Vec::new();
     if !trace.is_empty() {
         let begins = |octets: &[u8]| Front::of(octets, Form::Data, true);

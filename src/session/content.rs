@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::body::{self, Kept as KeptBody};
+use super::body::{self, Kept as KeptBody, Pace};
 use super::machine::{Event, Spooled, Weighed};
 use super::refusal::Refusal;
 use super::{Chunks, Kept, Plan, Session, trouble};
@@ -33,7 +33,8 @@ impl Session<'_> {
         };
         let writer = court.spool.begin();
         self.begin_message();
-        let kept = body::keep(&mut self.client, writer, &self.limits).await;
+        let pace = Pace::new(&self.limits, Some(self.place.meter()));
+        let kept = body::keep(&mut self.client, writer, &self.limits, pace).await;
         self.spooled(kept)
     }
 
@@ -56,7 +57,7 @@ impl Session<'_> {
 
     fn begin_message(&mut self) {
         self.messages = self.messages.saturating_add(1);
-        self.chunks = Chunks::new(&self.limits);
+        self.chunks = Chunks::new(&self.limits, &self.place);
     }
 
     fn spooled(&mut self, kept: KeptBody) -> Event {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::admit::Source;
-use super::body::{self, Relayed};
+use super::body::{self, Pace, Relayed};
 use super::client::Line;
 use super::machine::{self, Answer, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
@@ -165,6 +165,7 @@ impl Session<'_> {
             &mut self.client,
             &mut self.backend,
             &self.limits,
+            Pace::new(&self.limits, Some(self.place.meter())),
             trace.as_bytes(),
         )
         .await;
@@ -174,7 +175,7 @@ impl Session<'_> {
     pub(super) async fn relay_chunk(&mut self, bdat: Bdat) -> Event {
         if self.machine.is_first_chunk() {
             self.messages = self.messages.saturating_add(1);
-            self.chunks = Chunks::new(&self.limits);
+            self.chunks = Chunks::new(&self.limits, &self.place);
         }
         // What follows the trace must be known, and of an empty chunk it is not.
         let trace = if self.chunks.is_traced || (bdat.size == 0 && !bdat.last) {

@@ -154,13 +154,13 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, place: &Place) -> Self {
         let now = Instant::now();
         Self {
             checker: ChunkChecker::new(),
             began: now,
             idle: now,
-            pace: Pace::new(limits),
+            pace: Pace::new(limits, Some(place.meter())),
             is_traced: false,
         }
     }
@@ -189,6 +189,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let rules = service.rules(id, listener);
         let limits = service.body_limits(rules.max_size);
+        let chunks = Chunks::new(&limits, &place);
         let privacy = if listener == Listener::Tls {
             Privacy::Encrypted
         } else {
@@ -207,7 +208,7 @@ impl<'a> Session<'a> {
             limits,
             backend: None,
             group: Group::default(),
-            chunks: Chunks::new(&limits),
+            chunks,
             kept: Kept::Nothing,
             journal,
             recipient: None,
@@ -240,7 +241,7 @@ impl<'a> Session<'a> {
                 Step::SpoolChunk(bdat) => Box::pin(self.spool_chunk(bdat)).await,
                 Step::Weigh => Box::pin(self.weigh()).await,
                 Step::DeliverBody => Box::pin(self.deliver_body()).await,
-                Step::Discard(octets) => self.discard(octets).await,
+                Step::Discard(octets) => Box::pin(self.discard(octets)).await,
                 Step::End(ending) => return ending,
             };
             step = self.machine.advance(event);
@@ -313,8 +314,6 @@ impl<'a> Session<'a> {
         if self.machine.done() > self.done {
             self.done = self.machine.done();
             self.place.done();
-        } else if self.machine.envelope().is_some() {
-            self.place.useful();
         }
         self.hold_up(&answer).await;
         let reply = self.reply(answer);
@@ -388,7 +387,7 @@ impl<'a> Session<'a> {
         // One command's time, and twice that for all of them up to something done.
         let command = *self.service.settings.timeout_command;
         let in_all = command.saturating_mul(2);
-        let patience = command.min(in_all.saturating_sub(self.place.waited()));
+        let patience = command.min(in_all.saturating_sub(self.place.idled()));
         self.place.waits();
         let line = loop {
             self.client.set_patience(match self.machine.awaits_chunk() {

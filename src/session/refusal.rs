@@ -63,7 +63,8 @@ pub enum Refusal {
     SignInLost,
     /// The client took too long.
     TimedOut,
-    /// The body came slower than `DATA_RATE_MIN`.
+    /// The body came slower than `DATA_RATE_MIN`, or too slowly for the place that
+    /// it kept while places ran out.
     TooSlow,
     /// Portcullis is stopping.
     ShuttingDown,

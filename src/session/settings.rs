@@ -30,7 +30,7 @@ section! {
         timeout_handshake: Positive<Duration> = "30s", example "10s";
         /// Longest pause inside a body, also between its chunks.
         timeout_data: Positive<Duration> = "3min", example "1min";
-        /// Slowest accepted body in bytes/s, measured once the grace is over; `0` for no bound.
+        /// Slowest accepted body in bytes/s, measured once the grace is over; `0` for no bound. When `SESSIONS_MAX` is nearly reached, bodies below 8 KiB/s are cut too.
         data_rate_min: u64 = "500", example "1000";
         /// How long a body may be slower than `DATA_RATE_MIN`.
         data_rate_grace: Positive<Duration> = "30s", example "1min";

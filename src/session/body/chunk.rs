@@ -107,7 +107,8 @@ pub(in crate::session) async fn discard(
     limits: &Limits,
     octets: u64,
 ) -> Result<(), Moved> {
-    let mut pace = Pace::new(limits);
+    // No octet of it is worth a place: the caller sees to that.
+    let mut pace = Pace::new(limits, None);
     let mut left = octets;
     loop {
         let here = of_chunk(client, left).len();

@@ -64,10 +64,14 @@ impl Sink {
 }
 
 /// Keeps what follows a 354 up to CRLF . CRLF (RFC 5321 4.1.1.4).
-pub(in crate::session) async fn keep(client: &mut Client, writer: Writer, limits: &Limits) -> Kept {
+pub(in crate::session) async fn keep(
+    client: &mut Client,
+    writer: Writer,
+    limits: &Limits,
+    mut pace: Pace,
+) -> Kept {
     let mut sink = Sink::Open(writer);
     let mut decoder = Decoder::new(limits.newline, limits.line_max);
-    let mut pace = Pace::new(limits);
     let mut content = Vec::with_capacity(BUFFER);
     loop {
         let decoded = decoder.decode(client.buffered(), &mut content);
