@@ -417,6 +417,106 @@ fn who_speaks_before_the_greeting_is_refused_and_the_polite_are_served() {
     assert_eq!(postfix.connections(), before + 1);
 }
 
+/// Whether a source is banned over two sessions like this, and the next is not heard.
+fn is_banned_over(session: impl Fn(&mut Smtp)) -> bool {
+    let postfix = Postfix::start(Options::default());
+    let settings = [EXEMPT, ("OFFENCE_RATE", "1/h burst 1"), ("TARPIT", "0s")];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    portcullis.wait_for_keywords();
+    for count in 1..=2 {
+        let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+        client.expect("220");
+        session(&mut client);
+        drop(client);
+        let is_over = |line: &serde_json::Value| {
+            let client = line["client"].as_str().unwrap_or_default();
+            line["message"] == "session" && client.starts_with("127.5.5.5:")
+        };
+        let over = wait_for(Duration::from_secs(10), || {
+            let lines = portcullis.log_lines();
+            (lines.iter().filter(|line| is_over(line)).count() == count).then_some(())
+        });
+        assert!(over.is_some(), "{}", portcullis.log());
+    }
+    first_octets(ABUSER, portcullis.mx) == Err(ErrorKind::ConnectionReset)
+}
+
+const SMUGGLED: &[u8] = b"Subject: one\r\n\r\none\n.\r\nMAIL FROM:<two@sender.test>\r\n";
+
+#[test]
+fn who_smuggles_is_banned_however_the_sessions_end() {
+    let begin = |client: &mut Smtp| {
+        client.ask("EHLO client.test", "250");
+        client.open_data("a@sender.test", "b@example.org");
+        client.send(SMUGGLED);
+    };
+    let refused = |client: &mut Smtp| {
+        begin(client);
+        client.send(b".\r\n");
+        client.expect("554 5.6.0");
+    };
+    assert!(is_banned_over(|client| {
+        refused(client);
+        client.ask("QUIT", "221");
+    }));
+    assert!(is_banned_over(refused));
+    assert!(is_banned_over(begin));
+    assert!(is_banned_over(|client| {
+        client.ask("EHLO client.test", "250");
+        client.ask("MAIL FROM:<a@sender.test>", "250");
+        client.ask("RCPT TO:<b@example.org>", "250");
+        client.send(b"BDAT 5 LAST\r\na\0b\r\n");
+        client.expect("554 5.6.0");
+        client.ask("QUIT", "221");
+    }));
+}
+
+#[test]
+fn who_does_nothing_but_err_is_banned_before_errors_end_the_session() {
+    let err = |times| {
+        move |client: &mut Smtp| {
+            for _ in 0..times {
+                client.ask("FROB", "500");
+            }
+        }
+    };
+    // Of the ten of ERROR_MAX.
+    assert!(is_banned_over(err(10)));
+    assert!(is_banned_over(|client| {
+        err(5)(client);
+        client.ask("QUIT", "221");
+    }));
+    assert!(!is_banned_over(err(4)));
+    // Who sends mail besides may be as odd as ERROR_MAX allows.
+    assert!(!is_banned_over(|client| {
+        err(5)(client);
+        client.ask("EHLO client.test", "250");
+        let message = letter("odd");
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+        err(5)(client);
+    }));
+}
+
+#[test]
+fn offences_that_end_a_session_lead_to_a_ban() {
+    let offences: [(&[u8], &str); 5] = [
+        (b"STARTTLS\r\nNOOP\r\n", "503 5.5.1"),
+        (b"NO\rOP\r\n", "500 5.5.2 CR"),
+        (b"NOOP\n", "500 5.5.2 LF"),
+        (b"NO\0OP\r\n", "500 5.5.2 NUL"),
+        (b"GET / HTTP/1.1\r\n", ""),
+    ];
+    for (octets, heard) in offences {
+        let offend = |client: &mut Smtp| {
+            client.send(octets);
+            let said = client.reply_or_end();
+            assert!(said.starts_with(heard), "{said}");
+        };
+        assert!(is_banned_over(offend), "{heard}");
+    }
+}
+
 #[test]
 fn replies_to_a_client_in_error_slow_down_up_to_the_tarpit() {
     let backend = Scripted::start(&[]);

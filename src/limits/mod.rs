@@ -281,7 +281,7 @@ impl Limits {
         charged.inspect_err(|finding| self.ban_for(client, finding, BanReason::AuthFailures))
     }
 
-    /// Counts a session that ended over an offence; bans the client if there
+    /// Counts a session that met an offence; bans the client if there
     /// were too many.
     pub fn offended(&self, client: IpAddr) {
         if self.exempt.contains(client) {

@@ -213,6 +213,15 @@ impl<'a> Outlet<'a> {
         }
     }
 
+    /// The client sends no more of a body.
+    fn broken_off(&mut self, moved: Moved) -> Moved {
+        self.close(Moved::Gone);
+        match (moved, &*self) {
+            (Moved::Gone, Self::Closed(Moved::Offence(offence))) => Moved::GoneFrom(*offence),
+            (moved, _) => moved,
+        }
+    }
+
     /// Hears what the backend has said already, before octets go out that would
     /// make it look like the answer to them.
     async fn listen_first(&mut self) {
@@ -353,9 +362,8 @@ pub(super) async fn relay(
             wire = Vec::new();
         }
         if let Err(moved) = wait(client, &mut outlet, &mut pace, ALL).await {
-            outlet.close(Moved::Gone);
             return Relayed {
-                moved,
+                moved: outlet.broken_off(moved),
                 octets: recoder.size(),
             };
         }
@@ -381,8 +389,7 @@ async fn look(
         }
         client.reserve(BUFFER);
         if let Err(moved) = wait(client, outlet, pace, left).await {
-            outlet.close(Moved::Gone);
-            return Err(moved);
+            return Err(outlet.broken_off(moved));
         }
     }
 }

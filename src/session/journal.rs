@@ -244,7 +244,7 @@ impl Journal {
             Moved::Offence(_) | Moved::TooLarge | Moved::Endless => Outcome::Refused,
             Moved::Lost => Outcome::BackendLost,
             Moved::TooSlow => Outcome::ClientTooSlow,
-            Moved::Gone => Outcome::ClientGone,
+            Moved::Gone | Moved::GoneFrom(_) => Outcome::ClientGone,
         };
         let reply = match moved {
             Moved::Answered(reply) | Moved::Interrupted(reply) => Some(self.words(reply)),
@@ -252,7 +252,7 @@ impl Journal {
             Moved::TooLarge | Moved::Endless => Some(one_line(&Refusal::TooLarge.reply())),
             Moved::Lost => Some(one_line(&Refusal::BackendGone.reply())),
             Moved::TooSlow => Some(one_line(&Refusal::TooSlow.reply())),
-            Moved::Gone => None,
+            Moved::Gone | Moved::GoneFrom(_) => None,
         };
         self.line_of_message(envelope, octets, began, reply, outcome);
     }

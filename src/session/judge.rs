@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::admit::Source;
-use super::machine::{Answer, Event, Question};
+use super::machine::{Answer, Ending, Event, Question};
 use super::refusal::Refusal;
 use crate::backend::Introduction;
 use crate::limits::Charge;
@@ -167,10 +167,23 @@ impl Session<'_> {
         }
     }
 
-    /// What a session that is over says about its client.
-    pub(super) fn count_offence(&self, refusal: &Refusal) {
-        if let Some(client) = self.client_address().filter(|_| refusal.is_offence()) {
+    /// Counts a session that is over as one offence if it met any, however it ended.
+    pub(super) fn count_offence(&self, ending: &Ending) {
+        let last = match ending {
+            Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) => Some(refusal),
+            Ending::Said(Answer::Own(_) | Answer::Backend(_)) | Ending::Gone => None,
+        };
+        let offended = self.offended || self.only_erred() || last.is_some_and(Refusal::is_offence);
+        if let Some(client) = self.client_address().filter(|_| offended) {
             self.service.limits.offended(client);
         }
+    }
+
+    /// Whether it got nothing done and made half of the errors that end a session, or
+    /// more: who tries one bad thing after another knows when to hang up. What works
+    /// makes one or two, which are always free.
+    fn only_erred(&self) -> bool {
+        let many = self.service.settings.error_max.div_ceil(2);
+        self.machine.done() == 0 && self.machine.errors() >= many.max(FREE_ERRORS + 1)
     }
 }

@@ -123,6 +123,8 @@ struct Session<'a> {
     refusals: u32,
     /// What the machine had got done when we last looked.
     done: u32,
+    /// Whether a body was refused over an offence.
+    offended: bool,
 }
 
 /// The message that is kept for scanners.
@@ -216,6 +218,7 @@ impl<'a> Session<'a> {
             errors: 0,
             refusals: 0,
             done: 0,
+            offended: false,
         }
     }
 
@@ -280,9 +283,7 @@ impl<'a> Session<'a> {
     }
 
     async fn finish(&mut self, ending: Ending) {
-        if let Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) = &ending {
-            self.count_offence(refusal);
-        }
+        self.count_offence(&ending);
         // First the backend: a client that does not read must not hold it.
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {
@@ -311,6 +312,7 @@ impl<'a> Session<'a> {
         if !self.machine.in_transaction() {
             self.journal.no_transaction();
         }
+        self.offended |= matches!(&answer, Answer::Refused(refusal) if refusal.is_offence());
         if self.machine.done() > self.done {
             self.done = self.machine.done();
             self.place.done();

@@ -119,7 +119,7 @@ impl Refusal {
         )
     }
 
-    /// Whether a session that ends over it counts against `OFFENCE_RATE`.
+    /// Whether a session in which it was met counts against `OFFENCE_RATE`.
     pub fn is_offence(&self) -> bool {
         matches!(
             self,
@@ -127,6 +127,7 @@ impl Refusal {
                 | Self::TooManyErrors
                 | Self::Pipelined(_)
                 | Self::Line(LineOffence::BareCr | LineOffence::BareLf | LineOffence::Nul)
+                | Self::Body(BodyOffence::BareCr | BodyOffence::BareLf | BodyOffence::Nul)
                 | Self::Command(CommandError::ForeignProtocol)
         )
     }

@@ -72,9 +72,8 @@ pub(in crate::session) async fn relay_chunk(
         }
         client.reserve(room(here));
         if let Err(moved) = wait(client, &mut outlet, pace, left).await {
-            outlet.close(Moved::Gone);
             return Relayed {
-                moved,
+                moved: outlet.broken_off(moved),
                 octets: bdat.size.saturating_sub(left),
             };
         }

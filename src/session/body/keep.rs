@@ -49,6 +49,14 @@ impl Sink {
         }
     }
 
+    /// The client sends no more of a body.
+    fn broken_off(&self, moved: &Moved) -> Spooled {
+        match (broken_off(moved), self) {
+            (Spooled::Gone, Self::Closed(Spooled::Offence(offence))) => Spooled::GoneFrom(*offence),
+            (spooled, _) => spooled,
+        }
+    }
+
     async fn finish(self, octets: u64) -> Kept {
         match self {
             Self::Closed(why) => Kept::Lost(why, octets),
@@ -95,7 +103,7 @@ pub(in crate::session) async fn keep(
         }
         client.reserve(room(decoded.taken));
         if let Err(moved) = pace.fill(client, ALL).await {
-            return Kept::Lost(broken_off(&moved), decoder.size());
+            return Kept::Lost(sink.broken_off(&moved), decoder.size());
         }
     }
     client.shrink();
@@ -134,7 +142,7 @@ pub(in crate::session) async fn keep_chunk(
         }
         client.reserve(room(here));
         if let Err(moved) = pace.fill(client, left).await {
-            return Kept::Lost(broken_off(&moved), bdat.size.saturating_sub(left));
+            return Kept::Lost(sink.broken_off(&moved), bdat.size.saturating_sub(left));
         }
     }
     client.shrink();

@@ -80,7 +80,7 @@ impl Journal {
             Spooled::TooLarge | Spooled::Endless => (Outcome::Refused, Some(Refusal::TooLarge)),
             Spooled::NoRoom => (Outcome::NoRoom, Some(Refusal::NoRoom)),
             Spooled::TooSlow => (Outcome::ClientTooSlow, Some(Refusal::TooSlow)),
-            Spooled::Gone => (Outcome::ClientGone, None),
+            Spooled::Gone | Spooled::GoneFrom(_) => (Outcome::ClientGone, None),
         };
         let reply = refusal.map(|refusal| one_line(&refusal.reply()));
         self.line_of_message(envelope, octets, began, reply, outcome);

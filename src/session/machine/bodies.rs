@@ -140,6 +140,9 @@ impl Machine {
             (Spooled::Endless, ..) => return end(Refusal::TooLarge),
             (Spooled::TooSlow, ..) => return end(Refusal::TooSlow),
             (Spooled::Gone, ..) => return Step::End(Ending::Gone),
+            (Spooled::GoneFrom(offence), ..) => {
+                return Step::End(Ending::Cut(Refusal::Body(offence)));
+            }
         };
         let (refusal, phase) = refusal;
         if refusal.is_error()
@@ -273,6 +276,7 @@ impl Machine {
             Moved::Endless => return Err(refused(Refusal::TooLarge)),
             Moved::TooSlow => return Err(refused(Refusal::TooSlow)),
             Moved::Gone | Moved::Answered(_) => return Err(Ending::Gone),
+            Moved::GoneFrom(offence) => return Err(Ending::Cut(Refusal::Body(offence))),
         };
         if refusal.is_error()
             && let Some(ending) = self.count_error()

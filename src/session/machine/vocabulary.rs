@@ -266,6 +266,8 @@ pub enum Moved {
     TooSlow,
     /// The client has gone.
     Gone,
+    /// The client has gone from a body that broke a rule.
+    GoneFrom(BodyOffence),
 }
 
 /// How keeping a body or a chunk ended. The backend has not seen any of it.
@@ -285,6 +287,8 @@ pub enum Spooled {
     TooSlow,
     /// The client has gone.
     Gone,
+    /// The client has gone from a body that broke a rule.
+    GoneFrom(BodyOffence),
 }
 
 /// What is to become of a body.

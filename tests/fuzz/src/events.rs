@@ -210,6 +210,7 @@ pub fn fitting(step: &Step, data: &mut &[u8]) -> Event {
                 4 => Moved::Lost,
                 5 => Moved::TooSlow,
                 6 => Moved::Gone,
+                15 => Moved::GoneFrom(BodyOffence::BareLf),
                 _ => Moved::Answered(reply(code)),
             })
         }
@@ -220,6 +221,7 @@ pub fn fitting(step: &Step, data: &mut &[u8]) -> Event {
             3 => Spooled::Endless,
             4 => Spooled::TooSlow,
             5 => Spooled::Gone,
+            6 => Spooled::GoneFrom(BodyOffence::Nul),
             _ => Spooled::Kept,
         }),
         Step::Weigh => Event::Weighed(match choice % 4 {

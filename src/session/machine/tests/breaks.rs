@@ -165,8 +165,16 @@ fn a_body_that_broke_gets_one_honest_answer() {
         assert!(ended(&step), "{moved:?}: {step:?}");
         assert_eq!(code(&step), expected, "{moved:?}");
     }
-    let (_, step) = after(Privacy::Clear, &and(body, &[Event::Moved(Moved::Gone)]));
+    let (_, step) = after(
+        Privacy::Clear,
+        &and(body.clone(), &[Event::Moved(Moved::Gone)]),
+    );
     assert_eq!(step, Step::End(Ending::Gone));
+    // Nobody is there to be told, but it is remembered.
+    let offence = BodyOffence::BareLf;
+    let gone = Event::Moved(Moved::GoneFrom(offence));
+    let (_, step) = after(Privacy::Clear, &and(body, &[gone]));
+    assert_eq!(step, Step::End(Ending::Cut(Refusal::Body(offence))));
 }
 
 #[test]

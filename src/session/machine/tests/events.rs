@@ -78,6 +78,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Moved::TooSlow),
         1 => Just(Moved::Endless),
         1 => Just(Moved::Gone),
+        1 => Just(Moved::GoneFrom(BodyOffence::BareLf)),
     ];
     let spooled = prop_oneof![
         6 => Just(Spooled::Kept),
@@ -87,6 +88,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Spooled::Endless),
         1 => Just(Spooled::TooSlow),
         1 => Just(Spooled::Gone),
+        1 => Just(Spooled::GoneFrom(BodyOffence::BareLf)),
     ];
     let relogin = prop_oneof![Just(Relogin::Possible), Just(Relogin::Impossible)];
     let opened = relogin.prop_map(|relogin| {
