@@ -264,6 +264,12 @@ impl Client {
         }
     }
 
+    /// Says something at once.
+    pub(super) async fn say_now(&mut self, reply: &Reply) -> Result<(), ClientError> {
+        self.say(reply).await?;
+        self.flush().await
+    }
+
     /// Writes all that is queued. May be dropped and called again without loss.
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         if self.output.is_empty() && !self.unflushed {

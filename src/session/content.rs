@@ -6,9 +6,10 @@
 use std::time::Instant;
 
 use super::body::{self, Kept as KeptBody, Pace};
+use super::deeds::while_read;
 use super::machine::{Event, Spooled, Weighed};
 use super::refusal::Refusal;
-use super::{Chunks, Kept, Plan, Session, trouble};
+use super::{Chunks, Kept, Plan, Session};
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Judgement, judge_content};
 use crate::scan::{Findings, Message};
@@ -21,12 +22,8 @@ use crate::spool;
 impl Session<'_> {
     pub(super) async fn spool_body(&mut self, reply: &Reply) -> Event {
         self.journal.replied(reply);
-        let said = async {
-            self.client.say(reply).await?;
-            self.client.flush().await
-        };
-        if let Err(error) = said.await {
-            return trouble(&error);
+        if let Err(event) = while_read(&self.place, self.client.say_now(reply)).await {
+            return event;
         }
         let Some(court) = &self.service.court else {
             return Event::Spooled(Spooled::NoRoom);

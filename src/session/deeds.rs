@@ -8,18 +8,38 @@ use tokio::time::timeout;
 
 use super::admit::Source;
 use super::body::{self, Pace, Relayed};
-use super::client::Line;
+use super::client::{ClientError, Line};
 use super::machine::{self, Answer, Event, Link, Moved, Protocol, Relogin, Unavailable};
 use super::{Chunks, Session, trace, trouble};
 use crate::backend::{self, Dialect, Introduction, Lost, OpenError};
+use crate::limits::Place;
 use crate::smtp::command::{AuthLine, Bdat, Command};
 use crate::smtp::reply::Reply;
+
+/// Writes to a client, as a reply to a command is: who does not read keeps us waiting
+/// too.
+///
+/// # Errors
+/// What happened instead.
+pub(super) async fn while_read(
+    place: &Place,
+    written: impl Future<Output = Result<(), ClientError>>,
+) -> Result<(), Event> {
+    place.waits();
+    let written = tokio::select! {
+        biased;
+        written = written => written,
+        () = place.must_leave() => return Err(Event::MustLeave),
+    };
+    place.works();
+    written.map_err(|error| trouble(&error))
+}
 
 impl Session<'_> {
     pub(super) async fn challenge(&mut self, reply: &Reply) -> Event {
         self.journal.replied(reply);
-        if let Err(error) = self.client.say(reply).await {
-            return trouble(&error);
+        if let Err(event) = Box::pin(while_read(&self.place, self.client.say(reply))).await {
+            return event;
         }
         self.place.waits();
         let line = tokio::select! {
@@ -46,12 +66,8 @@ impl Session<'_> {
         if let Some(conversation) = self.backend.take() {
             tokio::spawn(conversation.quit());
         }
-        let said = async {
-            self.client.say(reply).await?;
-            self.client.flush().await
-        };
-        if let Err(error) = said.await {
-            return trouble(&error);
+        if let Err(event) = while_read(&self.place, self.client.say_now(reply)).await {
+            return event;
         }
         let handshake = timeout(
             *self.service.settings.timeout_handshake,
@@ -150,13 +166,9 @@ impl Session<'_> {
 
     pub(super) async fn relay_body(&mut self, reply: &Reply) -> Event {
         self.journal.replied(reply);
-        let said = async {
-            self.client.say(reply).await?;
-            self.client.flush().await
-        };
-        if let Err(error) = said.await {
+        if let Err(event) = while_read(&self.place, self.client.say_now(reply)).await {
             self.backend = None;
-            return trouble(&error);
+            return event;
         }
         let began = Instant::now();
         self.messages = self.messages.saturating_add(1);
@@ -297,5 +309,30 @@ impl Session<'_> {
     /// The id of the current message.
     pub(super) fn message_id(&self) -> String {
         format!("{}.{}", self.id, self.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Places;
+    use crate::session::client::Client;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn under_stress_who_does_not_read_must_leave() {
+        let places = Places::new(1);
+        let place = places.take().unwrap();
+        let keeper = tokio::spawn(Arc::clone(&places).keep_order());
+        // It takes sixteen octets, and nobody reads them.
+        let (ours, theirs) = tokio::io::duplex(16);
+        let mut client = Client::new(Box::new(ours), 512, Duration::from_secs(300));
+        let go = Reply::new(354, None, "End data with <CRLF>.<CRLF>");
+        let written = while_read(&place, client.say_now(&go));
+        let written = timeout(Duration::from_secs(20), written).await.unwrap();
+        assert!(matches!(written, Err(Event::MustLeave)), "{written:?}");
+        keeper.abort();
+        drop(theirs);
     }
 }

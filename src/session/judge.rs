@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::admit::Source;
+use super::deeds::while_read;
 use super::machine::{Answer, Ending, Event, Question};
 use super::refusal::Refusal;
 use crate::backend::Introduction;
@@ -158,12 +159,18 @@ impl Session<'_> {
             Duration::ZERO
         };
         let pause = for_errors.max(for_refusals).min(settings.tarpit);
-        if pause.is_zero() || self.place.stressed() || self.client.flush().await.is_err() {
+        if pause.is_zero() || self.place.stressed() {
             return;
         }
-        tokio::select! {
-            () = self.place.called() => {}
-            () = tokio::time::sleep(pause) => {}
+        // Whoever must leave, or has left, is found out by the reply that follows.
+        if Box::pin(while_read(&self.place, self.client.flush()))
+            .await
+            .is_ok()
+        {
+            tokio::select! {
+                () = self.place.called() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
