@@ -546,6 +546,58 @@ fn replies_to_a_client_in_error_slow_down_up_to_the_tarpit() {
 }
 
 #[test]
+fn a_list_of_many_dead_addresses_slows_down_in_the_end() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[EXEMPT, ("TARPIT", "1s")]);
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    client.ask("EHLO client.test", "250");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    let mut refused = |times: u32| {
+        let began = Instant::now();
+        for _ in 0..times {
+            client.ask("RCPT TO:<x@elsewhere.test>", "550 5.7.1");
+        }
+        began.elapsed()
+    };
+    let free = refused(50);
+    let held_up = refused(20);
+    assert!(
+        held_up >= Duration::from_secs(2),
+        "{held_up:?} after {free:?}"
+    );
+    // One that is taken makes good for those before it.
+    client.ask("RCPT TO:<b@example.org>", "250");
+    let began = Instant::now();
+    for _ in 0..20 {
+        client.ask("RCPT TO:<x@elsewhere.test>", "550 5.7.1");
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{held_up:?}");
+}
+
+#[test]
+fn under_stress_no_reply_is_held_up() {
+    let backend = Scripted::start(&[]);
+    let settings = [("SESSIONS_MAX", "10"), ("TARPIT", "20s")];
+    let portcullis = Portcullis::guarding(backend.address, &settings);
+    let mut others: Vec<_> = (0..8)
+        .map(|_| Smtp::connect_from(HONEST, portcullis.mx))
+        .collect();
+    let mut client = Smtp::connect_from(ABUSER, portcullis.mx);
+    client.expect("220");
+    for other in &mut others {
+        other.expect("220");
+    }
+    let began = Instant::now();
+    for _ in 0..10 {
+        client.ask("FROB", "500");
+    }
+    // Held up they would take 50 s.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
 fn a_flood_of_junk_uses_up_the_errors() {
     let backend = Scripted::start(&[]);
     let settings = [
