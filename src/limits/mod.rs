@@ -9,10 +9,11 @@
 //!
 //! Memory is bounded whatever addresses come. The buckets of rates live in
 //! tables that take three quarters of `LIMIT_MEMORY` and never grow; bans take
-//! the last quarter at most; connections at once are counted for sessions that
-//! exist, at 300 octets a session at worst, and so are sign-ins while the backend
-//! decides upon them. With the defaults that is 16 MiB
-//! and 3 MB; `tests/limiter_memory.rs` and `tests/presence_memory.rs` hold it.
+//! the last quarter at most. Connections at once are counted for sessions that
+//! exist, at 300 octets a session at worst and 700 more where limits are shared,
+//! and so are sign-ins while the backend decides upon them, at 300 again. With the
+//! defaults that is 16 MiB and 3 MB, with Redis 10 MB; `tests/limiter_memory.rs`
+//! and `tests/presence_memory.rs` hold it.
 //! After a reload that changed a rate, the tables of before live as long as the
 //! sessions that know them.
 
