@@ -13,7 +13,7 @@ mod support;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use support::{Arrived, Options, Portcullis, Postfix, Smtp, dot_stuffed, heard, letter};
+use support::{Arrived, Options, Portcullis, Postfix, Smtp, heard, letter};
 
 /// Longer than a client may have to wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,43 +65,78 @@ fn who_holds_one_without_getting_anything_done_gives_it_up_to_who_needs_it() {
     assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
 }
 
+/// Sends a body at this pace until it need not go on, and its end; tells the reply.
+fn send_slowly(client: &mut Smtp, block: &[u8], enough: impl Fn() -> bool) -> String {
+    client.open_data("a@sender.test", "b@example.org");
+    client.wait_up_to(PATIENCE);
+    let began = Instant::now();
+    while !enough() && began.elapsed() < PATIENCE {
+        if client.try_send(block).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = client.try_send(b"\r\n.\r\n");
+    client.reply_or_end()
+}
+
 #[test]
 fn who_is_at_work_keeps_it_and_who_waits_too_long_is_told_to_come_again() {
     let postfix = Postfix::start(Options::default());
     let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "1")]);
     let mut busy = Smtp::greeted(portcullis.mx);
-    busy.open_data("a@sender.test", "b@example.org");
-    let (first, second) = (letter("first"), letter("second"));
-
     let mut waits = Smtp::greeted(portcullis.mx);
     waits.wait_up_to(PATIENCE);
     let began = Instant::now();
-    let reply = std::thread::scope(|scope| {
+    // Some 20 KB/s.
+    let block = [b"x".repeat(998).as_slice(), b"\r\n"].concat();
+    let (reply, sent) = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
             waits.say("MAIL FROM:<c@sender.test>");
             waits.reply()
         });
-        // Enough for DATA_RATE_MIN; it is as slow as its line.
-        let wire = dot_stuffed(first.as_bytes());
-        for octet in wire.strip_suffix(b".\r\n").unwrap() {
-            busy.send(&[*octet]);
-            if !waiting.is_finished() {
-                std::thread::sleep(Duration::from_millis(25));
-            }
-        }
-        waiting.join().unwrap()
+        let sent = send_slowly(&mut busy, &block, || waiting.is_finished());
+        (waiting.join().unwrap(), sent)
     });
     assert!(reply.starts_with("451 4.3.2"), "{reply}");
     assert!(reply.contains("BACKEND_CONN_MAX"), "{reply}");
     assert!(began.elapsed() >= Duration::from_secs(10));
+    assert!(sent.starts_with("250"), "{sent}");
 
-    busy.send(b".\r\n");
-    busy.expect("250");
     busy.ask("QUIT", "221");
-    let reply = waits.deliver("c@sender.test", "b@example.org", second.as_bytes());
+    let message = letter("second");
+    let reply = waits.deliver("c@sender.test", "b@example.org", message.as_bytes());
     assert!(reply.starts_with("250"), "{reply}");
     waits.ask("QUIT", "221");
     assert_eq!(heard(&postfix, ["data", "mail"], 2), [2, 2]);
+}
+
+#[test]
+fn a_body_that_only_drips_gives_it_up_too() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "1")]);
+    let (mut slow, message) = (Smtp::greeted(portcullis.mx), letter("honest"));
+    let served = std::sync::OnceLock::new();
+    let said = std::thread::scope(|scope| {
+        // Some 600 octets a second: enough for DATA_RATE_MIN.
+        let block = b"a line of a letter that drips\r\n";
+        let dripping = scope.spawn(|| send_slowly(&mut slow, block, || served.get().is_some()));
+        std::thread::sleep(Duration::from_secs(1));
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.wait_up_to(PATIENCE);
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        served.set(()).unwrap();
+        assert!(reply.starts_with("250"), "{reply}");
+        dripping.join().unwrap()
+    });
+    assert!(!said.starts_with('2'), "{said}");
+    assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
+    assert_eq!(
+        postfix.messages(0).len(),
+        1,
+        "the one that dripped is whole"
+    );
 }
 
 /// However many commands it spreads its waiting over.
