@@ -15,7 +15,7 @@
 //! scan            content scanners
 //! ----------------------------------------------- transport (siblings)
 //! tls             certificates, handshakes        proxy_protocol
-//! spool           a body held in bounded memory
+//! spool           a body held in bounded memory   reach    the sockets of services
 //! =============================================== pure: no tokio, no async, no clock, no logging
 //! policy          stage + facts -> verdict
 //! smtp            the wire language
@@ -28,6 +28,8 @@
 //!
 //! - A room `settings` lies at the bottom: the rooms that obey settings declare
 //!   them, so the way of declaring must be below them all.
+//! - A room `reach` lies among the transports: scanners and backends, siblings, are
+//!   connected to in the same way.
 //! - The machine's files are `machine.rs` (state), `machine/vocabulary.rs`
 //!   (events and steps), `machine/commands.rs` and `machine/answers.rs` (the
 //!   transitions); `session/deeds.rs` holds the arms of the loop that are more
@@ -74,6 +76,7 @@ pub mod limits;
 pub mod metrics;
 pub mod policy;
 pub mod proxy_protocol;
+pub mod reach;
 pub mod scan;
 pub mod server;
 pub mod session;

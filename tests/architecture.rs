@@ -24,7 +24,7 @@ const ROOMS: &[&[&str]] = &[
     &["server"],
     &["session"],
     &["scan", "reputation", "backend", "limits"],
-    &["tls", "proxy_protocol", "spool"],
+    &["tls", "proxy_protocol", "spool", "reach"],
     &["policy"],
     &["smtp"],
     &["settings"],

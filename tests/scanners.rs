@@ -126,6 +126,27 @@ async fn clamd_scans_a_hundred_at_once() {
     assert_eq!((spool.memory_used(), spool.disk_used()), (0, 0));
 }
 
+/// More messages than the queue of its socket holds as Debian sets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clamd_that_stands_still_is_waited_for_by_a_crowd_at_its_unix_socket() {
+    let clamd = Clamd::start("MaxConnectionQueueLength 15");
+    clamd.daemon.stop();
+    let mut scans = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let clamav = Clamav::new(unix(&clamd.socket));
+        scans.spawn(async move {
+            let body = hold(&memory(), &letter("clean")).await;
+            clamav.scan(&message(&body)).await
+        });
+    }
+    let early = timeout(Duration::from_secs(1), scans.join_next()).await;
+    assert!(early.is_err(), "{early:?}");
+    clamd.daemon.cont();
+    for scan in timeout(PATIENCE, scans.join_all()).await.unwrap() {
+        assert_eq!(scan.unwrap().word, Word::Clean);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_clamd_is_waited_for_and_a_killed_one_is_an_error() {
     let mut clamd = Clamd::start("");

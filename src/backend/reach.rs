@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::address::Place;
+use crate::reach;
 use crate::tls::Stream;
 
 /// Our end and the other end of a TCP connection.
@@ -18,7 +19,7 @@ pub(super) async fn connect(
     deadline: Instant,
 ) -> io::Result<(Box<dyn Stream>, Option<Ends>)> {
     match place {
-        Place::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
+        Place::Unix(path) => Ok((Box::new(reach::unix(path).await?), None)),
         Place::Tcp(at) => {
             let addresses = lookup_host((at.host.as_str(), at.port)).await?;
             let addresses: Vec<_> = addresses.collect();

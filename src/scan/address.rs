@@ -5,8 +5,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
+use crate::reach;
 use crate::settings::{HostPort, Value};
 use crate::tls::Stream;
 
@@ -41,7 +42,7 @@ impl ServiceAddress {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Unix(path) => Ok(Box::new(reach::unix(path).await?)),
         }
     }
 }
