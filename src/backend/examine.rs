@@ -2,7 +2,7 @@
 //! remembered, and no client's session uses it.
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::address::Protocol;
 use super::open::{Encryption, OpenError, Speaker};
@@ -55,8 +55,8 @@ impl Backend {
 
     /// A connection on which TLS begins with the first octet.
     async fn wrapped(&self, server: &Server) -> Result<Box<dyn Stream>, OpenError> {
-        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
-        let (mut stream, ends) = timeout_at(deadline, connect(&server.address.place, deadline))
+        let patience = *self.settings.timeout_backend_connect;
+        let (mut stream, ends) = timeout(patience, connect(&server.address.place))
             .await
             .map_err(|_| OpenError::TimedOut)?
             .map_err(OpenError::Connect)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::address::Protocol;
 use super::introduce::{Client, ClientInfo, Introduction, Naming, STRANGERS_ENDS, Xclient};
@@ -154,8 +154,8 @@ impl Backend {
         speaker: &Speaker<'_>,
         encryption: Encryption,
     ) -> Result<Conversation, OpenError> {
-        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
-        let mut conversation = timeout_at(deadline, self.connect(server, speaker, deadline))
+        let patience = *self.settings.timeout_backend_connect;
+        let mut conversation = timeout(patience, self.connect(server, speaker))
             .await
             .map_err(|_| OpenError::TimedOut)??;
         let name = match speaker {
@@ -183,9 +183,8 @@ impl Backend {
         &self,
         server: &Server,
         speaker: &Speaker<'_>,
-        deadline: Instant,
     ) -> Result<Conversation, OpenError> {
-        let (mut stream, ends) = connect(&server.address.place, deadline)
+        let (mut stream, ends) = connect(&server.address.place)
             .await
             .map_err(OpenError::Connect)?;
         if let Some(header) = self.proxy_header(speaker, ends) {

@@ -5,8 +5,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use tokio::net::TcpStream;
-
 use crate::reach;
 use crate::settings::{HostPort, Value};
 use crate::tls::Stream;
@@ -30,18 +28,13 @@ impl ServiceAddress {
         }
     }
 
-    /// Connects. Small writes are sent at once (`TCP_NODELAY`): every exchange
-    /// ends with a wait for the other side.
+    /// Connects.
     ///
     /// # Errors
     /// When nobody can be reached there.
     pub async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Self::Tcp(at) => {
-                let stream = TcpStream::connect((at.host.as_str(), at.port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
+            Self::Tcp(at) => Ok(Box::new(reach::tcp(at).await?)),
             Self::Unix(path) => Ok(Box::new(reach::unix(path).await?)),
         }
     }

@@ -22,13 +22,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Message, ScanError};
 use crate::policy::content::Opinion;
+use crate::reach;
 use crate::settings::{HostPort, Secret, Value};
 use crate::smtp::path::Domain;
 use excerpt::Excerpt;
@@ -209,9 +209,8 @@ impl Rspamd {
     }
 
     async fn connect(&self) -> Result<Connection, ScanError> {
-        let RspamdAddress(HostPort { host, port }) = &self.address;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
+        let RspamdAddress(at) = &self.address;
+        let stream = reach::tcp(at).await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (requests, connection) = handshake.map_err(broken)?;
         let driver = tokio::spawn(async {
