@@ -23,7 +23,8 @@ pub(super) struct Service<C> {
     scanner: Scanner,
     places: Semaphore,
     /// The time from which it is asked to the deadline, at least, for which it
-    /// is to blame if it is late.
+    /// is to blame if it is late. One that needs so long to say that it cannot
+    /// judge is no better: it may hang behind a time-out of its own.
     fair: Duration,
     breaker: Breaker,
     tally: Tally,
@@ -84,7 +85,8 @@ impl<C> Service<C> {
         let began = Instant::now();
         let scanned = timeout_at(deadline, contained(scan)).await;
         let is_late = scanned.is_err();
-        self.tally.asked(began.elapsed());
+        let took = began.elapsed();
+        self.tally.asked(took);
         let how = match scanned {
             Ok(Some(Ok(mut opinions))) => {
                 match opinions.iter().find_map(failure) {
@@ -102,8 +104,11 @@ impl<C> Service<C> {
                 tracing::info!(id, scanner = %self.scanner, "message is too large for the scanner");
                 return vec![self.opinion(Word::Unscanned)];
             }
-            Ok(Some(Err(error @ (ScanError::Reported(_) | ScanError::Spool(_))))) => {
-                // It is there, and costs no other message any time.
+            Ok(Some(Err(error)))
+                if matches!(error, ScanError::Spool(_))
+                    || matches!(error, ScanError::Reported(_)) && took < self.fair =>
+            {
+                // It is there, and costs no other message much time.
                 attempt.succeeded();
                 let how = error.to_string();
                 tracing::warn!(id, scanner = %self.scanner, error = how, "scanner failed");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::policy::content::{Change, Place};
+use crate::spool::SpoolError;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -173,6 +174,36 @@ async fn a_scanner_that_had_less_than_half_of_the_time_is_not_blamed_for_being_l
         let said = service.ask("id", deadline, std::future::pending()).await;
         let late = Word::Failed("no answer in time".to_owned());
         assert_eq!(said, [Opinion::new(Scanner::Clamav, late)]);
+    }
+    assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
+}
+
+/// spamd that hangs says so of each message when its `--timeout-child` is over.
+#[tokio::test(start_paused = true)]
+async fn a_scanner_that_takes_half_of_the_time_to_give_up_is_put_out_of_service() {
+    let service = service(1);
+    for _ in 0..3 {
+        let gives_up = async {
+            tokio::time::sleep(30 * SECOND).await;
+            Err(ScanError::Reported("reports: EX_TIMEOUT".to_owned()))
+        };
+        let said = ask(&service, gives_up).await;
+        assert_eq!(said, failed("reports: EX_TIMEOUT"));
+    }
+    let never = async { panic!("was asked") };
+    assert_eq!(ask(&service, never).await, failed("out of service"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_spool_is_not_the_fault_of_a_scanner_however_long_it_took() {
+    let service = service(1);
+    for _ in 0..4 {
+        let no_room = async {
+            tokio::time::sleep(30 * SECOND).await;
+            Err(ScanError::Spool(SpoolError::Full))
+        };
+        let how = "its new body cannot be held: no room for the message";
+        assert_eq!(ask(&service, no_room).await, failed(how));
     }
     assert_eq!(ask(&service, async { clean() }).await, [Word::Clean]);
 }
