@@ -10,8 +10,10 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::{
     Arrived, Clamd, EICAR_NAME, Options, Portcullis, Postfix, Pymilter, Rspamd, Smtp, Spamd,
     attachment, deliver_in_chunks, dot_stuffed, eicar, gtube, heard, letter, spam, torture,
@@ -260,6 +262,64 @@ fn twenty_megabytes_pass_octet_for_octet() {
     );
     assert!(reply.starts_with("554 5.7.1 Malware found"), "{reply}");
     assert_eq!(postfix.messages(0).len(), 1);
+}
+
+/// What a session knows of its client and of the transaction, and nothing from before
+/// STARTTLS or of a recipient that was refused.
+#[test]
+fn a_filter_is_told_the_facts_of_the_session() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        ..Options::default()
+    });
+    let pymilter = Pymilter::start(&["symbols"]);
+    let milter = format!("inet:{}", pymilter.address);
+    let portcullis = Portcullis::before(&postfix, &[PATIENT, ("MILTERS", &milter)]);
+    let mut client = Smtp::connect_from(Ipv4Addr::new(127, 0, 0, 7), portcullis.mx);
+    client.expect("220");
+    for in_tls in [false, true] {
+        let hello = if in_tls {
+            client.ask("EHLO clear.test", "250");
+            client.start_tls();
+            client.ask("EHLO inside.test", "250");
+            client.ask("AUTH PLAIN AGFubgBzZWNyZXQ=", "235");
+            "inside.test"
+        } else {
+            client.ask("HELO outside.test", "250");
+            "outside.test"
+        };
+        client.ask("MAIL FROM:<ann@sender.test>", "250");
+        client.ask("RCPT TO:<bob@example.org>", "250");
+        client.ask("RCPT TO:<dan@@example.org>", "5");
+        client.ask("RCPT TO:<carol@example.org>", "250");
+        client.ask("DATA", "354");
+        client.send(&dot_stuffed(letter(hello).as_bytes()));
+        client.expect("250");
+
+        let told = pymilter.told();
+        let asked = told.iter().rposition(|(name, _)| name == "negotiate");
+        let told = &told[asked.unwrap()..];
+        let of = |name: &str| -> Vec<_> {
+            let these = told.iter().filter(|(other, _)| other == name);
+            these.map(|(_, data)| data).collect()
+        };
+        let (connect, eoh, eom) = (of("connect")[0], &of("eoh")[0][0], &of("eom")[0][0]);
+        assert_eq!(connect[0], "[127.0.0.7]");
+        assert_eq!(connect[1], json!(["127.0.0.7", client.address().port()]));
+        assert_eq!(of("hello"), [&json!([hello])]);
+        assert_eq!(of("envfrom"), [&json!(["<ann@sender.test>"])]);
+        let both = ["<bob@example.org>", "<carol@example.org>"].map(|path| json!([path]));
+        assert_eq!(of("envrcpt"), both.each_ref());
+        assert_eq!(eoh["r"], if in_tls { "ESMTPSA" } else { "SMTP" });
+        let known = |name: &str| eom.get(name).and_then(|value| value.as_str());
+        assert_eq!(known("{tls_version}"), in_tls.then_some("TLSv1.3"));
+        assert_eq!(known("{auth_authen}"), in_tls.then_some("ann"));
+        assert_eq!(known("{cipher}").is_some(), in_tls, "{eom}");
+        let id = known("i").unwrap();
+        let log = portcullis.log_with(id);
+        let mut scanned = log.lines().filter(|line| line.contains("\"scanned\""));
+        assert!(scanned.any(|line| line.contains(id)), "{id} in {log}");
+    }
 }
 
 #[track_caller]

@@ -69,13 +69,22 @@ impl Smtp {
         client
     }
 
-    /// How long a reply may take from now on, and writing to it.
-    pub fn wait_up_to(&mut self, patience: Duration) {
-        let stream = match &self.wire {
+    /// Its own address, as the server sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.stream().local_addr().unwrap()
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match &self.wire {
             Wire::Plain(stream) => stream,
             Wire::Tls(stream) => stream.get_ref(),
-            Wire::Changing => return,
-        };
+            Wire::Changing => panic!("in the middle of a handshake"),
+        }
+    }
+
+    /// How long a reply may take from now on, and writing to it.
+    pub fn wait_up_to(&mut self, patience: Duration) {
+        let stream = self.stream();
         stream.set_read_timeout(Some(patience)).unwrap();
         stream.set_write_timeout(Some(patience)).unwrap();
     }
