@@ -9,8 +9,10 @@
 
 mod support;
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::{
     Arrived, Clamd, Manner, Options, Portcullis, Postfix, Pymilter, Rspamd, Scripted, Sham, Smtp,
     Spamd, dot_stuffed, eicar, free_address, heard, letter, spam, torture, wait_for,
@@ -47,7 +49,7 @@ fn spamd_frozen_in_the_middle_of_a_scan_is_given_up_in_time() {
         let settings = [&settings[..], &[("SCAN_FAIL", fail)]].concat();
         let portcullis = Portcullis::before(&postfix, &settings);
         let name = format!("frozen-{fail}");
-        let sent = letter(&name) + &"A line among many others.\r\n".repeat(40_000);
+        let sent = letter(&name) + &"A line among many others.\r\n".repeat(30_000);
         let mut client = waiting(&portcullis, sent.as_bytes());
         // spamd names the message when it begins to look at it.
         let begun = wait_for(Duration::from_secs(20), || {
@@ -287,4 +289,54 @@ fn monitoring_lets_mail_pass_when_scanners_are_down() {
     assert_eq!(arrived.added, ["X-Portcullis-Scan: clamav=failed"]);
     let log = portcullis.log_with("let pass");
     assert!(log.contains("\"would\":\"refuse\""), "{log}");
+}
+
+/// An address where nothing answers, while what is returned with it lives: its queue
+/// is full, and nobody takes anything out of it.
+fn black_hole(address: SocketAddr) -> Vec<Socket> {
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(0).unwrap();
+    let mut kept = vec![listener];
+    loop {
+        let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        let patience = Duration::from_millis(200);
+        if client.connect_timeout(&address.into(), patience).is_err() {
+            return kept;
+        }
+        kept.push(client);
+    }
+}
+
+/// As where a host has lost its IPv6 and its name has not.
+#[test]
+fn a_scanner_is_reached_at_the_address_of_its_name_where_something_answers() {
+    let (backend, sham) = (Scripted::start(&[]), Sham::start(Manner::Clean));
+    let rspamd = Rspamd::start("");
+    let ports = [sham.address.port(), rspamd.address.port()];
+    let _kept = ports.map(|port| black_hole((Ipv6Addr::LOCALHOST, port).into()));
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "::1 scanner.test\n127.0.0.1 scanner.test\n").unwrap();
+    let launcher = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+        hosts.to_str().unwrap(),
+    ];
+    let [clamav, rspamd] = ports.map(|port| format!("scanner.test:{port}"));
+    let (address, rspamd) = (backend.address.to_string(), format!("http://{rspamd}"));
+    let settings = [
+        ("BACKEND", address.as_str()),
+        ("DOMAINS", "example.org"),
+        ("CLAMAV", &clamav),
+        ("RSPAMD", &rspamd),
+        ("SCAN_TIMEOUT", "20s"),
+    ];
+    let portcullis = Portcullis::start_under(&launcher, &settings);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let reply = deliver(&mut client, letter("reached").as_bytes());
+    assert!(reply.starts_with("250"), "{reply}\n{}", portcullis.log());
 }
