@@ -11,7 +11,7 @@ use super::machine::{Event, Spooled, Weighed};
 use super::refusal::Refusal;
 use super::{Chunks, Kept, Plan, Session};
 use crate::policy::Mode;
-use crate::policy::content::{ContentVerdict, Judgement, judge_content};
+use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
 use crate::scan::{Findings, Message};
 use crate::smtp::command::Bdat;
 use crate::smtp::header::{Fit, Gauge};
@@ -40,7 +40,7 @@ impl Session<'_> {
             return Event::Spooled(Spooled::NoRoom);
         };
         let writer = match std::mem::replace(&mut self.kept, Kept::Nothing) {
-            Kept::Coming(writer) => writer,
+            Kept::Coming(writer) => *writer,
             Kept::Nothing | Kept::Whole(..) => {
                 self.begin_message();
                 court.spool.begin()
@@ -61,11 +61,15 @@ impl Session<'_> {
         let spooled = match kept {
             KeptBody::Whole(body) => {
                 self.journal.message_so_far(body.len());
-                self.kept = Kept::Whole(body, Plan::default());
+                self.kept = Kept::Whole(Box::new(Plan {
+                    body,
+                    edits: Edits::default(),
+                    new_body: None,
+                }));
                 Spooled::Kept
             }
             KeptBody::Part(writer) => {
-                self.kept = Kept::Coming(writer);
+                self.kept = Kept::Coming(Box::new(writer));
                 Spooled::Kept
             }
             KeptBody::Lost(spooled, octets) => {
@@ -83,7 +87,7 @@ impl Session<'_> {
     pub(super) async fn weigh(&mut self) -> Event {
         let trace = self.trace();
         let hop = self.trace_field();
-        let (Some(court), Kept::Whole(body, _), Some(hello), Some(envelope)) = (
+        let (Some(court), Kept::Whole(plan), Some(hello), Some(envelope)) = (
             &self.service.court,
             &self.kept,
             self.machine.hello(),
@@ -91,6 +95,7 @@ impl Session<'_> {
         ) else {
             return Event::Gone;
         };
+        let body = &plan.body;
         if let Fit::Overlong = fit(body).await {
             let refusal = Refusal::HeaderTooLong;
             match self.service.policy.mode {
@@ -161,8 +166,8 @@ impl Session<'_> {
             (Some(refusal), Mode::Monitor) => self.would_refuse(&refusal),
             (None, _) => {}
         }
-        if let Kept::Whole(_, planned) = &mut self.kept {
-            *planned = Plan { edits, new_body };
+        if let Kept::Whole(plan) = &mut self.kept {
+            (plan.edits, plan.new_body) = (edits, new_body);
         }
         // It will come again, and must not find that it has been here.
         if self.client.has_left().await {
@@ -172,11 +177,11 @@ impl Session<'_> {
     }
 
     pub(super) async fn deliver_body(&mut self) -> Event {
-        let Kept::Whole(body, plan) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
+        let Kept::Whole(plan) = std::mem::replace(&mut self.kept, Kept::Nothing) else {
             return Event::Gone;
         };
         let trace = self.trace();
-        let delivered = body::deliver(&mut self.backend, &body, trace.as_bytes(), plan).await;
+        let delivered = body::deliver(&mut self.backend, trace.as_bytes(), *plan).await;
         self.moved(delivered, self.chunks.began)
     }
 }

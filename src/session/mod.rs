@@ -131,14 +131,14 @@ struct Session<'a> {
 enum Kept {
     Nothing,
     /// It is coming.
-    Coming(spool::Writer),
+    Coming(Box<spool::Writer>),
     /// It is here, and may be delivered so.
-    Whole(spool::Body, Plan),
+    Whole(Box<Plan>),
 }
 
-/// With what changes a message is delivered.
-#[derive(Default)]
+/// How a message is delivered.
 struct Plan {
+    body: spool::Body,
     edits: Edits,
     /// In the place of its own body.
     new_body: Option<spool::Body>,

@@ -15,15 +15,14 @@ use crate::spool::{Body, Reader};
 /// connection: it must never see the end of half a message.
 pub(in crate::session) async fn deliver(
     backend: &mut Option<Conversation>,
-    body: &Body,
     trace: &[u8],
     plan: Plan,
 ) -> Relayed {
     let mut outlet = Outlet::to(backend);
-    let mut message = Edited::new(body, trace, plan);
+    let octets = plan.body.len();
+    let mut message = Edited::new(trace, plan);
     let mut encoder = Encoder::new();
     let (mut content, mut more) = (Vec::new(), Vec::new());
-    let octets = body.len();
     while let Outlet::Open(_) = outlet {
         match message.next(&mut more).await {
             Ok(true) if more.is_empty() => {}
@@ -73,13 +72,13 @@ enum Stage {
 }
 
 impl Edited {
-    fn new(body: &Body, trace: &[u8], plan: Plan) -> Self {
+    fn new(trace: &[u8], plan: Plan) -> Self {
         let editor = match plan.new_body {
             Some(_) => Editor::without_body(trace, plan.edits),
             None => Editor::new(trace, plan.edits),
         };
         Self {
-            reader: body.reader(),
+            reader: plan.body.reader(),
             stage: Stage::Editing(Box::new(editor), plan.new_body),
         }
     }
