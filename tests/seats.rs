@@ -139,6 +139,25 @@ fn a_body_that_only_drips_gives_it_up_too() {
     );
 }
 
+/// A server that has hung up serves nobody by that connection any more.
+#[test]
+fn who_has_lost_one_needs_not_wait_for_it() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_timeout = 2s",
+        ..Options::default()
+    });
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "1")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    for number in 0..2 {
+        let message = letter(&format!("message-{number}"));
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+        // Postfix ends its side with 421 meanwhile.
+        std::thread::sleep(Duration::from_secs(4));
+    }
+    assert_eq!(postfix.messages(2).len(), 2);
+}
+
 /// However many commands it spreads its waiting over.
 #[test]
 fn who_never_gets_anything_done_is_gone_by_its_deadline() {

@@ -265,18 +265,18 @@ impl Guest {
     }
 
     /// Since when it has held a connection to the guarded server, if it must give it
-    /// up to who needs one: it has held it for long, has got nothing done, and keeps
-    /// us waiting, by a body only if that is slow.
+    /// up to who needs one: it has held it for long and has got nothing done, and it
+    /// is the client that has kept us waiting for as long, not the server.
     pub(super) fn overstays(&self, now: u64) -> Option<u64> {
         let held = self.holds_since.load(Ordering::Relaxed);
         let since = self.waiting_since.load(Ordering::Relaxed);
-        if held == 0 || since == 0 || now.saturating_sub(held) < millis(PATIENCE) {
+        if held == 0 || since == 0 {
             return None;
         }
         let waited = self.waited.load(Ordering::Relaxed);
         let in_all = now.saturating_sub(since).saturating_add(waited);
-        let is_fast = self.in_body.load(Ordering::Relaxed) && in_all < millis(PATIENCE);
-        (!is_fast).then_some(held)
+        let patience = millis(PATIENCE);
+        (now.saturating_sub(held) >= patience && in_all >= patience).then_some(held)
     }
 }
 
@@ -368,7 +368,13 @@ impl Place {
     /// house [closes](Self::closing). Each place has its own bell, so that
     /// those who wait share no lock.
     pub async fn called(&self) {
-        self.guest.call.notified().await;
+        loop {
+            self.guest.call.notified().await;
+            // It may have been called for something that is past.
+            if self.closing() || self.places.needs_place_of(&self.guest) {
+                return;
+            }
+        }
     }
 
     /// Returns when the client must leave because its place is needed.

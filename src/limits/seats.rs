@@ -4,7 +4,8 @@
 //! An old server serves a hundred or so at once, and each that a client has made
 //! it open may be kept for hours by one octet now and then. So where somebody
 //! waits for a connection, those leave who have held theirs longest without
-//! getting anything done and keep Portcullis waiting.
+//! getting anything done and have kept Portcullis waiting; nobody for what the
+//! server itself takes its time over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -144,7 +145,7 @@ mod tests {
     fn holds_for(place: &Place, held: Duration) {
         let since = place.places().now() - u64::try_from(held.as_millis()).unwrap();
         place.guest().holds_since.store(since, Ordering::Relaxed);
-        place.waits();
+        place.guest().waiting_since.store(since, Ordering::Relaxed);
     }
 
     fn is_called(place: &Place) -> bool {
@@ -212,6 +213,26 @@ mod tests {
         assert!(is_called(&guests[1]));
         drop(waiting);
         assert_eq!(house.free_seats(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_leaves_because_the_server_is_slow_or_a_call_is_past() {
+        let (seats, guests) = (seats(1), guests(2));
+        let _held = guests[0].sit(&seats).await.unwrap();
+        holds_for(&guests[0], Duration::from_secs(60));
+        let house = guests[0].places();
+        let waiting = Waiting::begin(house);
+        assert_eq!(house.free_seats(), 1);
+        // The command comes at the same moment.
+        guests[0].works();
+        guests[0].done();
+        guests[0].waits();
+        assert!(!is_called(&guests[0]));
+
+        holds_for(&guests[0], Duration::from_secs(60));
+        guests[0].waits();
+        assert_eq!(house.free_seats(), 0, "it has only just begun to wait");
+        drop(waiting);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ section! {
         auth_fail_rate: Rate = "5/10min", example "10/h";
         /// Connections of a client that its own limits refused; above it the client is banned.
         flood_rate: Rate = "120/min", example "1000/h";
-        /// Sessions of a client that met a protocol offence (too many errors, or half of `ERROR_MAX` and nothing got done; smuggling, a CR, LF or NUL alone in a message; talking before the greeting; another protocol), however they ended; above it the client is banned.
+        /// Sessions of a client that met a protocol offence (too many errors, or half of `ERROR_MAX` and nothing got done; a CR, LF or NUL alone in a command; what must not be pipelined; talking before the greeting; another protocol), however they ended; above it the client is banned. What stands in a message is no offence: users write it, and relays pass it on.
         offence_rate: Rate = "10/10min", example "off";
         /// How long a ban lasts; repeated within a day of its end it doubles, up to a day. Banned clients are reset without a word. `0s` for no bans.
         ban_time: Duration = "1h", example "10min";

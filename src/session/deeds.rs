@@ -115,6 +115,8 @@ impl Session<'_> {
                 .identity()
                 .and_then(|identity| identity.login.clone()),
         };
+        // What is left of a connection that is of no more use holds a seat.
+        self.backend = None;
         let Some(seat) = self.place.sit(&self.service.seats).await else {
             tracing::warn!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");
             return Event::Connected(Err(Unavailable::Busy));

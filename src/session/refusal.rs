@@ -119,7 +119,9 @@ impl Refusal {
         )
     }
 
-    /// Whether a session in which it was met counts against `OFFENCE_RATE`.
+    /// Whether a session in which it was met counts against `OFFENCE_RATE`. What
+    /// stands in a message is no offence: users write it, and who writes it must not
+    /// have the relay banned that passes it on.
     pub fn is_offence(&self) -> bool {
         matches!(
             self,
@@ -127,7 +129,6 @@ impl Refusal {
                 | Self::TooManyErrors
                 | Self::Pipelined(_)
                 | Self::Line(LineOffence::BareCr | LineOffence::BareLf | LineOffence::Nul)
-                | Self::Body(BodyOffence::BareCr | BodyOffence::BareLf | BodyOffence::Nul)
                 | Self::Command(CommandError::ForeignProtocol)
         )
     }

@@ -99,6 +99,7 @@ impl Journal {
 fn outcome(refusal: &Refusal) -> Outcome {
     match refusal {
         Refusal::BackendGone
+        | Refusal::BackendBusy
         | Refusal::BackendTls
         | Refusal::BackendChanged
         | Refusal::BackendNonsense
