@@ -215,8 +215,8 @@ fn clean_passes_octet_for_octet_beside_the_added_fields() {
     }
 }
 
-/// spamd is not shown them: it would take minutes for so much text, and be there for
-/// nobody meanwhile.
+/// spamd is not shown them: one of its few children would be there for nobody else
+/// meanwhile.
 #[test]
 fn twenty_megabytes_pass_octet_for_octet() {
     let (postfix, clamd) = (Postfix::start(Options::default()), Clamd::start(""));

@@ -25,7 +25,7 @@ crate::settings::section! {
         spamassassin_user: Option<SpamdUser>, example "portcullis";
         /// Whether spamd's own account of the rules hit goes into the message as `X-Spam-Report`.
         spamassassin_report: SpamdReport = "false", example "true";
-        /// A larger message is not shown to SpamAssassin, whose time grows with the text: a few of 20 MB would hold all of spamd for minutes. Spam is seldom larger; the other scanners see the message all the same.
+        /// A larger message is not shown to SpamAssassin, whose time grows with the text and whose children are few: it goes on with a message when nobody waits any more. Spam is seldom larger; the other scanners see the message all the same.
         spamassassin_max_size: Positive<Size> = "1M", example "512K";
         /// rspamd's normal or proxy worker: `http://host:11333`.
         rspamd: OrOff<RspamdAddress> = "off", example "http://127.0.0.1:11333";
