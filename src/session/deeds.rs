@@ -118,7 +118,8 @@ impl Session<'_> {
         // What is left of a connection that is of no more use holds a seat.
         self.backend = None;
         let Some(seat) = self.place.sit(&self.service.seats).await else {
-            tracing::warn!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");
+            // The refusal is logged, in a flood not each.
+            tracing::debug!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");
             return Event::Connected(Err(Unavailable::Busy));
         };
         match self.service.backend.open(&client).await {
