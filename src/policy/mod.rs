@@ -26,7 +26,7 @@ crate::settings::section! {
         relay: Relay = "guard", example "guard";
         /// Networks that may relay without AUTH. This opens the proxy's guard alone; the backend must let them relay too, and knows them by XCLIENT or a PROXY header, else only the proxy's address. Where Docker or a balancer hides the clients (see the recipes), they all come from one address: never name that.
         relay_nets: Networks = "", example "192.0.2.0/24, 2001:db8::/32";
-        /// `enforce`; or `monitor`: judge, log and count everything (`would=refuse`), refuse nothing, so that limits can be tried. Memory, `SESSIONS_MAX`, `BACKEND_CONN_MAX` and the grammar of SMTP hold all the same, and so does the relay guard before a backend that learns of the client neither by XCLIENT nor by a PROXY header: it would take everybody for the proxy.
+        /// `enforce`; or `monitor`: judge, log and count everything (`would=refuse`), but refuse nothing for the sake of limits, bans, scanners or the relay guard, so that these can be tried. All else holds: the grammar of SMTP, bare CR and LF in messages included (`BARE_NEWLINE`), sizes, timeouts, `TLS_REQUIRE`, memory, `SESSIONS_MAX` and `BACKEND_CONN_MAX`; and so does the relay guard before a backend that learns of the client neither by XCLIENT nor by a PROXY header: it would take everybody for the proxy.
         mode: Mode = "enforce", example "monitor";
     }
 }

@@ -38,7 +38,7 @@ section! {
         line_max: LineMax = "2048", example "1000";
         /// Longest line of a message in octets, its CRLF included. RFC 5321 4.5.3.1.6 says 1000, yet honest mail breaks it daily; set it for a backend that cannot bear more (CHUNKING is not offered then).
         body_line_max: BodyLineMax = "off", example "1000";
-        /// A CR or LF alone in a message: `reject` (and count against `OFFENCE_RATE`), or `normalize` to CRLF (CHUNKING is not offered then). The end of the message is CRLF.CRLF only, always.
+        /// A CR or LF alone in a message: `reject` (`554`, an error for `ERROR_MAX`), or `normalize` to CRLF (CHUNKING is not offered then). The end of the message is CRLF.CRLF only, always.
         bare_newline: BareNewline = "reject", example "normalize";
         /// Verbs passed on although unsafe by default: `VRFY`, `EXPN`, `ETRN`, `HELP`.
         commands_allow: List<AllowedVerb> = "", example "VRFY, ETRN";
