@@ -280,6 +280,23 @@ fn a_backend_that_goes_is_named_until_it_is_back() {
     assert_metric(&portcullis, &up, 1.0);
 }
 
+/// Whoever keeps clients away meanwhile shall not have to wait for the interval.
+#[test]
+fn a_backend_that_a_client_finds_down_is_looked_at_soon() {
+    let backend = Scripted::start(&[]);
+    let address = backend.address;
+    let portcullis = Portcullis::guarding(address, &[("BACKEND_PROBE_INTERVAL", "1h")]);
+    ready_with(&portcullis, 200);
+    drop(backend);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<ann@sender.test>", "451");
+    assert_eq!(portcullis.ready().0, 503);
+    let _back = wait_for(PATIENCE, || {
+        std::panic::catch_unwind(|| Scripted::start_at(address, &[])).ok()
+    });
+    ready_with(&portcullis, 200);
+}
+
 #[test]
 fn one_backend_of_two_is_enough() {
     let backend = Scripted::start(&[]);

@@ -10,7 +10,8 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use support::{Act, Learns, Options, Portcullis, Postfix, Scripted, Smtp, wait_for};
@@ -232,4 +233,43 @@ fn a_stranger_who_is_kept_waiting_holds_up_no_offer() {
         offer.contains("8BITMIME").then_some(())
     });
     assert!(offered.is_some(), "{}", portcullis.log());
+}
+
+/// A server that is told of clients by PROXY, and greets all but one of them.
+fn silent_towards(client: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let header = format!("PROXY TCP4 {client} ");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let header = header.clone();
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for line in lines.map_while(Result::ok) {
+                    let reply: &[u8] = match line.as_str() {
+                        named if named.starts_with(&header) => b"",
+                        named if named.starts_with("PROXY") => b"220 picky.test\r\n",
+                        _ => b"250 fine\r\n",
+                    };
+                    drop(stream.write_all(reply));
+                }
+            });
+        }
+    });
+    address
+}
+
+/// It may be looking up the client's name, which takes as long as its owner likes.
+#[test]
+fn a_server_that_keeps_a_client_waiting_is_not_taken_for_dead() {
+    let settings = [
+        ("CLIENT_INFO", "proxy-v1"),
+        ("TIMEOUT_BACKEND_CONNECT", "1s"),
+    ];
+    let portcullis = Portcullis::guarding(silent_towards(STRANGER), &settings);
+    portcullis.log_with("backend probed");
+    let mut client = greeted(&portcullis, "client.test");
+    client.ask("MAIL FROM:<ann@sender.test>", "451");
+    portcullis.log_with("breaks off on the client: not ready in time");
+    assert_unmoved(&portcullis);
 }

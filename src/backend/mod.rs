@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::metrics::{self, Attempt, Gauge, Table};
@@ -68,6 +69,9 @@ pub struct Backend {
     tls: ClientTls,
     /// What Portcullis calls itself when it probes.
     name: HeloName,
+    /// Rung when a client finds a server down, so that nobody waits for the next
+    /// probe to find it up again.
+    fell: Notify,
 }
 
 /// One guarded server and what is known of it.
@@ -141,6 +145,7 @@ impl Backend {
             settings,
             tls,
             name,
+            fell: Notify::new(),
         })
     }
 
@@ -219,7 +224,7 @@ impl Backend {
                 self.open_server(server, client),
             );
             let began = Instant::now();
-            let opened = opened.await.unwrap_or(Err(OpenError::TimedOut));
+            let opened = opened.await.unwrap_or_else(|_| Err(self.late()));
             observe(&opened, began);
             match opened {
                 Ok(conversation) => {
@@ -233,6 +238,7 @@ impl Backend {
                     // with XCLIENT, which a probe does not say.
                     if !other.may_concern_the_client() {
                         server.went_down();
+                        self.fell.notify_one();
                     }
                     tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
                     error = other;
@@ -270,19 +276,25 @@ impl Backend {
 
     /// Probes for ever: at the set interval, sooner while a server is down.
     pub async fn keep_probing(self: Arc<Self>) {
+        let pause = *self.settings.backend_probe_interval;
         loop {
-            let down = self
-                .servers
-                .iter()
-                .any(|server| !server.up.load(Ordering::Relaxed));
-            let pause = *self.settings.backend_probe_interval;
-            tokio::time::sleep(if down {
-                pause.min(PAUSE_WHILE_DOWN)
-            } else {
-                pause
-            })
-            .await;
+            let mut up = self.servers.iter().map(|it| it.up.load(Ordering::Relaxed));
+            let falls = timeout(pause, self.fell.notified());
+            if !up.all(|up| up) || falls.await.is_ok() {
+                tokio::time::sleep(pause.min(PAUSE_WHILE_DOWN)).await;
+            }
             self.probe().await;
+        }
+    }
+
+    /// What it is that all the steps of opening a connection took too long: where
+    /// the server is told of clients, nobody can tell for whose sake.
+    fn late(&self) -> OpenError {
+        match self.settings.client_info {
+            ClientInfo::Received | ClientInfo::None => OpenError::TimedOut,
+            ClientInfo::Auto | ClientInfo::Xclient | ClientInfo::ProxyV1 | ClientInfo::ProxyV2 => {
+                OpenError::BreaksOff(Box::new(OpenError::TimedOut))
+            }
         }
     }
 }
@@ -290,7 +302,7 @@ impl Backend {
 fn observe(opened: &Result<Conversation, OpenError>, began: Instant) {
     let attempt = match opened {
         Ok(_) => Attempt::Succeeded,
-        Err(OpenError::TimedOut) => Attempt::Abandoned,
+        Err(error) if error.is_late() => Attempt::Abandoned,
         Err(_) => Attempt::Failed,
     };
     let seconds = metrics::get().backend_connect_seconds.of(attempt);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Protocol;
 use super::introduce::{Client, ClientInfo, Introduction, Naming, STRANGERS_ENDS, Xclient};
@@ -14,7 +14,7 @@ use crate::smtp::command::Command;
 use crate::smtp::ehlo::Keywords;
 use crate::smtp::path::HeloName;
 use crate::smtp::reply::Reply;
-use crate::tls::{BackendTls, CertificateName, ConnectError};
+use crate::tls::{BackendTls, CertificateName, ConnectError, Stream};
 
 /// Why a guarded server cannot be used for a client.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,8 @@ pub enum OpenError {
     /// its own, nobody can tell. Another server may take the client.
     #[error("hangs up on the client: {}", .0.text())]
     Closing(Reply),
-    /// It breaks off once it knows of the client: again nobody can tell why.
+    /// It breaks off, or falls silent, once it knows of the client: again nobody can
+    /// tell why. It may look up a name, which takes as long as that name's owner likes.
     #[error("breaks off on the client: {0}")]
     BreaksOff(Box<Self>),
     /// It refuses this client.
@@ -81,8 +82,16 @@ impl OpenError {
     fn knowing_the_client(self) -> Self {
         match self {
             Self::TurnedAway(reply) if reply.code() == 421 => Self::Closing(reply),
-            Self::Lost(_) | Self::TlsBroke(_) => Self::BreaksOff(Box::new(self)),
+            Self::Lost(_) | Self::Tls(_) | Self::TlsBroke(_) => Self::BreaksOff(Box::new(self)),
             other => other,
+        }
+    }
+
+    /// Whether it took too long.
+    pub(super) fn is_late(&self) -> bool {
+        match self {
+            Self::BreaksOff(how) => how.is_late(),
+            other => matches!(other, Self::TimedOut),
         }
     }
 
@@ -154,10 +163,13 @@ impl Backend {
         speaker: &Speaker<'_>,
         encryption: Encryption,
     ) -> Result<Conversation, OpenError> {
-        let patience = *self.settings.timeout_backend_connect;
-        let mut conversation = timeout(patience, self.connect(server, speaker))
+        let deadline = Instant::now() + *self.settings.timeout_backend_connect;
+        let stream = timeout_at(deadline, self.reach(server, speaker))
             .await
             .map_err(|_| OpenError::TimedOut)??;
+        let mut conversation = timeout_at(deadline, self.greeted(server, speaker, stream))
+            .await
+            .unwrap_or_else(|_| Err(self.silence_towards(speaker)))?;
         let name = match speaker {
             Speaker::Probe => &self.name,
             Speaker::Client(client) => &client.hello,
@@ -178,12 +190,21 @@ impl Backend {
         }
     }
 
-    /// Connects, up to a friendly greeting.
-    async fn connect(
+    /// What it is that a server does not greet in time.
+    fn silence_towards(&self, speaker: &Speaker<'_>) -> OpenError {
+        if self.is_introduced(speaker) {
+            OpenError::BreaksOff(Box::new(OpenError::TimedOut))
+        } else {
+            OpenError::TimedOut
+        }
+    }
+
+    /// Connects; the server knows then for whom, if a PROXY header is to tell it.
+    async fn reach(
         &self,
         server: &Server,
         speaker: &Speaker<'_>,
-    ) -> Result<Conversation, OpenError> {
+    ) -> Result<Box<dyn Stream>, OpenError> {
         let (mut stream, ends) = connect(&server.address.place)
             .await
             .map_err(OpenError::Connect)?;
@@ -193,6 +214,16 @@ impl Backend {
                 .await
                 .map_err(OpenError::Connect)?;
         }
+        Ok(stream)
+    }
+
+    /// What comes next, up to a friendly greeting.
+    async fn greeted(
+        &self,
+        server: &Server,
+        speaker: &Speaker<'_>,
+        mut stream: Box<dyn Stream>,
+    ) -> Result<Conversation, OpenError> {
         let patience = *self.settings.timeout_backend_reply;
         let mut details = None;
         if server.address.protocol == Protocol::Smtps {
