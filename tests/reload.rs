@@ -17,7 +17,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Authority, Certificate, Options, Portcullis, Postfix, Scripted, Smtp};
+use support::{Act, Authority, Certificate, Options, Portcullis, Postfix, Scripted, Smtp};
 use support::{first_octets, free_address, run, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -480,6 +480,39 @@ fn a_backend_that_moves_is_followed_and_readiness_knows_the_new_one() {
     let (status, ready) = portcullis.ready();
     assert_eq!(status, 200, "{ready}");
     assert!(ready.to_string().contains(&new.address.to_string()));
+}
+
+#[test]
+fn a_backend_that_takes_its_time_is_waited_for_after_a_reload_too() {
+    // Longer than a reload waits for it.
+    let slow = [
+        (
+            "greeting",
+            &[Act::Wait(Duration::from_secs(7)), Act::Say("220 slow.test")][..],
+        ),
+        ("EHLO", &[Act::Say("250-slow.test\r\n250 8BITMIME")]),
+    ];
+    let (old, new) = (Scripted::start(&[]), Scripted::start(&slow));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("portcullis.toml");
+    let name = |backend: &Scripted| fs::write(&file, format!("backend = \"{}\"", backend.address));
+    name(&old).unwrap();
+    let portcullis = Portcullis::start(&[
+        ("DOMAINS", "example.org"),
+        ("CONFIG", file.to_str().unwrap()),
+        ("BACKEND_PROBE_INTERVAL", "1h"),
+    ]);
+    name(&new).unwrap();
+    portcullis.hang_up();
+    portcullis.log_with("settings are reloaded");
+    let offered = wait_for(Duration::from_secs(30), || {
+        let mut client = Smtp::connect(portcullis.mx);
+        client.expect("220");
+        let offer = client.ask("EHLO client.test", "250");
+        offer.contains("8BITMIME").then_some(())
+    });
+    assert!(offered.is_some(), "{}", portcullis.log());
+    assert_eq!(portcullis.ready().0, 200);
 }
 
 /// Its path stays, what it holds does not.

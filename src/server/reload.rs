@@ -249,8 +249,12 @@ impl Running {
         let backend = Backend::new(new.backend.clone(), self.hostname.clone())
             .map_err(|error| ServeError::Unusable(unusable::authorities(&error)))?;
         let backend = Arc::new(backend);
-        // EHLO is answered from what the probe found.
-        let _ = timeout(PROBE_PATIENCE, backend.probe()).await;
+        // EHLO is answered from what the probe finds, later if not in time.
+        let first = tokio::spawn({
+            let backend = Arc::clone(&backend);
+            async move { backend.probe().await }
+        });
+        let _ = timeout(PROBE_PATIENCE, first).await;
         Ok(backend)
     }
 
