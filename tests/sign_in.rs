@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use support::{Options, Portcullis, Postfix, Smtp, letter, wait_for};
+use support::{Learns, Options, Portcullis, Postfix, Smtp, letter, wait_for};
 
 /// The client's address, from which Postfix takes no XCLIENT and relays nothing.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
@@ -99,4 +99,76 @@ fn a_user_outlives_the_backends_connection() {
         assert!(log.contains(&named), "{log}");
         assert!(log.contains("client=unknown[127.0.0.7]"), "{log}");
     }
+}
+
+/// A server under stress says so in one breath with the refusal, which is no less one.
+#[test]
+fn a_refusal_stands_though_the_server_hangs_up_behind_it() {
+    let postfix = Postfix::start(Options {
+        users: &[("ann", "secret")],
+        extra: "smtpd_hard_error_limit = 1\nsmtpd_error_sleep_time = 0\n\
+                virtual_mailbox_maps = inline:{bob@example.org=box/}\n",
+        ..Options::default()
+    });
+    let portcullis =
+        Portcullis::before(&postfix, &[("AUTH_FAIL_RATE", "3/h"), ("LIMIT_EXEMPT", "")]);
+    let guess = format!("AUTH PLAIN {}", STANDARD.encode("\0ann\0wrong"));
+    let encrypted = || {
+        let mut client = Smtp::connect_from(CLIENT, portcullis.mx);
+        client.expect("220");
+        client.ask("EHLO client.test", "250");
+        client.start_tls();
+        client.ask("EHLO client.test", "250");
+        client
+    };
+    let mut client = encrypted();
+    client.ask("MAIL FROM:<far@sender.test>", "250");
+    client.ask("RCPT TO:<nobody@example.org>", "550 5.1.1");
+    client.ask("QUIT", "221");
+    for _ in 0..3 {
+        encrypted().ask(&guess, "535 5.7.8");
+    }
+    let reached = "421 4.7.0 AUTH_FAIL_RATE reached by 127.0.0.7/32";
+    encrypted().ask(&guess, reached);
+}
+
+/// Of several servers not all may learn who has signed in.
+#[test]
+fn a_user_is_not_handed_to_a_server_that_would_take_him_for_a_stranger() {
+    let users = &[("ann", "secret")];
+    let mut knows = Postfix::start(Options {
+        users,
+        extra: STRICT,
+        ..Options::default()
+    });
+    let does_not = Postfix::start(Options {
+        users,
+        learns: Learns::Nothing,
+        extra: "mynetworks = 127.0.0.99\n",
+        ..Options::default()
+    });
+    let both = format!("{}, {}", knows.address, does_not.address);
+    let portcullis = Portcullis::before(&does_not, &[("BACKEND", &both)]);
+    // They are used in turn, so that one session is at either.
+    let mut clients = [(); 2].map(|()| signed_in(&portcullis, "client.test", "ann"));
+    knows.kill();
+    let closed = || TcpStream::connect(knows.address).is_err().then_some(());
+    wait_for(Duration::from_secs(10), closed).expect("nobody listens");
+    let heard = clients.each_mut().map(|client| {
+        client.say("MAIL FROM:<ann@example.org>");
+        client.reply()
+    });
+    let lost = heard
+        .iter()
+        .position(|reply| reply.starts_with("451 4.4.1"));
+    let lost = lost.unwrap_or_else(|| panic!("{heard:?}"));
+    assert!(heard[1 - lost].starts_with("250"), "{heard:?}");
+    let client = &mut clients[lost];
+    knows.start_again();
+    let found = wait_for(Duration::from_secs(60), || {
+        client.say("MAIL FROM:<ann@example.org>");
+        client.reply().starts_with("250").then_some(())
+    });
+    assert!(found.is_some(), "{}", portcullis.log());
+    client.ask("RCPT TO:<far@foreign.test>", "250");
 }

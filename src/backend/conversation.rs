@@ -269,12 +269,21 @@ impl Conversation {
         let reply = timeout(patience, self.next_reply())
             .await
             .map_err(|_| Lost::TimedOut)??;
-        // One reply was due; more may come only where more are.
-        if self.input.is_empty() || !self.is_settled() {
+        // One reply was due; more may come only where more are, and the 421 of a
+        // server that has had enough behind a refusal. That one stands: not to hear it
+        // would make it a temporary failure, and a guess at a password none.
+        let is_refused = matches!(reply.code(), 400..=599);
+        if self.input.is_empty() || !self.is_settled() || (is_refused && self.hangs_up()) {
             Ok(reply)
         } else {
             Err(Lost::Unasked)
         }
+    }
+
+    /// Whether what lies there begins a 421, so far as it has come: the answer to
+    /// whatever is said next.
+    fn hangs_up(&self) -> bool {
+        self.input.iter().zip(b"421").all(|(here, due)| here == due)
     }
 
     /// A reply that comes while a body is being sent. May be dropped and
