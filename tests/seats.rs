@@ -189,3 +189,25 @@ fn who_never_gets_anything_done_is_gone_by_its_deadline() {
         assert!(reply.starts_with("250"), "{reply}");
     }
 }
+
+/// The pauses before its replies are ours, and yet it is the client that waits.
+#[test]
+fn who_asks_for_nothing_but_refusals_gives_it_up_too() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("BACKEND_CONN_MAX", "1"), ("TARPIT", "1s")]);
+    let mut greedy = Smtp::greeted(portcullis.mx);
+    greedy.ask("MAIL FROM:<slow@sender.test>", "250");
+    // For two minutes and more.
+    let asked = "RCPT TO:<x@foreign.test>\r\n".repeat(1500);
+    let message = letter("honest");
+    std::thread::scope(|scope| {
+        // Not all of it is taken, if all is well.
+        scope.spawn(|| drop(greedy.try_send(asked.as_bytes())));
+        let mut client = Smtp::greeted(portcullis.mx);
+        client.wait_up_to(PATIENCE);
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+        client.ask("QUIT", "221");
+    });
+    assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
+}

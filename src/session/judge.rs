@@ -128,7 +128,10 @@ impl Session<'_> {
 
     /// Holds up the reply to a client in error: a little, then longer and
     /// longer up to `TARPIT`. It costs a timer, and a place; so not under stress.
-    pub(super) async fn hold_up(&mut self, answer: &Answer) {
+    ///
+    /// # Errors
+    /// What happened instead: it does not read, or its place is needed.
+    pub(super) async fn hold_up(&mut self, answer: &Answer) -> Result<(), Event> {
         let errors = self.machine.errors();
         let erred = errors > self.errors;
         self.errors = errors;
@@ -144,7 +147,7 @@ impl Session<'_> {
             if erred && errors == settings.error_max.saturating_add(1) {
                 self.would_refuse(&Refusal::TooManyErrors);
             }
-            return;
+            return Ok(());
         }
         let for_errors = match errors.checked_sub(FREE_ERRORS + 1) {
             Some(doublings) if erred => 1_u32
@@ -160,18 +163,19 @@ impl Session<'_> {
         };
         let pause = for_errors.max(for_refusals).min(settings.tarpit);
         if pause.is_zero() || self.place.stressed() {
-            return;
+            return Ok(());
         }
-        // Whoever must leave, or has left, is found out by the reply that follows.
-        if Box::pin(while_read(&self.place, self.client.flush()))
-            .await
-            .is_ok()
-        {
-            tokio::select! {
-                () = self.place.called() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+        Box::pin(while_read(&self.place, self.client.flush())).await?;
+        // Who asks for nothing but refusals keeps us waiting, though not for a command.
+        let meter = self.place.meter();
+        let _waiting = meter.waits();
+        tokio::select! {
+            () = self.place.called() => if !self.place.closing() {
+                return Err(Event::MustLeave);
+            },
+            () = tokio::time::sleep(pause) => {}
         }
+        Ok(())
     }
 
     /// Counts a session that is over as one offence if it met any, however it ended.

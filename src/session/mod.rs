@@ -123,7 +123,7 @@ struct Session<'a> {
     refusals: u32,
     /// What the machine had got done when we last looked.
     done: u32,
-    /// Whether a body was refused over an offence.
+    /// Whether an offence was met.
     offended: bool,
 }
 
@@ -317,7 +317,9 @@ impl<'a> Session<'a> {
             self.done = self.machine.done();
             self.place.done();
         }
-        self.hold_up(&answer).await;
+        if let Err(event) = self.hold_up(&answer).await {
+            return event;
+        }
         let reply = self.reply(answer);
         // Who does not read keeps us waiting too.
         self.place.waits();
