@@ -313,6 +313,21 @@ fn a_refusal_for_another_reason_proves_nothing() {
         .has("open relay", "error", &["cannot be found out"]);
 }
 
+/// Anybody can say that he is the boss.
+#[test]
+fn a_backend_that_relays_for_whoever_claims_to_be_one_of_us_is_found() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_relay_restrictions =\n\
+                smtpd_recipient_restrictions = check_sender_access inline:{example.org=OK}, \
+                reject_unauth_destination",
+        ..Options::default()
+    });
+    live(postfix.address, &[("RELAY", "backend")])
+        .ends_with(1)
+        .has("open relay", "error", &["THE RELAY IS OPEN", "192.0.2.1"]);
+    nothing_arrived(&postfix);
+}
+
 #[test]
 fn a_backend_that_refuses_strangers_mail_to_us_is_told_of() {
     let domains = ("DOMAINS", "example.org, elsewhere.test, *.example.net");

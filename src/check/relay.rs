@@ -13,8 +13,8 @@ use crate::smtp::command::{Command, CommandError};
 use crate::smtp::path::AddressError;
 use crate::smtp::reply::Reply;
 
-/// Tried in turn: some servers take no null reverse-path.
-const SENDERS: [&str; 2] = ["MAIL FROM:<>", "MAIL FROM:<portcullis-check@example.com>"];
+/// The null reverse-path may be refused where others are not, and the other way round.
+const SENDERS: [&str; 2] = ["", "portcullis-check@example.com"];
 
 /// No mailbox of anybody's. The first domain exists, the second never will
 /// (RFC 2606): a server may refuse either for that, and still relay.
@@ -191,8 +191,7 @@ async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError
         Introduction::Received | Introduction::None => Seen::Proxy,
     };
     let (answer, ours) = offer(&mut conversation, domains).await?;
-    // Whatever it has taken, it shall forget; leaving does the same.
-    let _ = conversation.exchange(&Command::Rset).await;
+    // Whatever it has taken, it forgets at RSET, and when it is left.
     conversation.quit().await;
     Ok(Probed { seen, answer, ours })
 }
@@ -203,23 +202,66 @@ async fn offer(
     conversation: &mut Conversation,
     domains: &[&str],
 ) -> Result<(Answer, Vec<(String, Reply)>), ProbeError> {
-    for sender in SENDERS {
-        let reply = ask(conversation, sender).await?;
-        if reply.is_positive_completion() {
-            let answer = recipients(conversation).await?;
-            return Ok((answer, postmasters(conversation, domains).await));
+    // There are servers that relay for whoever says that he is one of theirs.
+    let own = domains.first().map(|domain| format!("postmaster@{domain}"));
+    let senders = SENDERS.map(str::to_owned).into_iter().chain(own);
+    let (mut answers, mut ours) = (Vec::new(), None);
+    for sender in senders {
+        match offer_from(conversation, &sender).await {
+            Ok(Offered::To(Answer::Taken)) => {
+                answers = vec![Answer::Taken];
+                break;
+            }
+            Ok(Offered::To(answer)) => answers.push(answer),
+            Ok(Offered::NotFrom(None)) => continue,
+            Ok(Offered::NotFrom(Some(answer))) => {
+                answers.push(answer);
+                break;
+            }
+            // It hung up over the sender before: that answer stands.
+            Err(_) if !answers.is_empty() => break,
+            Err(error) => return Err(error),
         }
-        // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
-        let may_ask_for_tls =
-            conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
-        match reply.code() {
-            // Nobody sends anything without signing in (RFC 4954 6).
-            530 if !may_ask_for_tls => return Ok((Answer::Refused(words(&reply)), Vec::new())),
-            421 => return Ok((Answer::Unclear(words(&reply)), Vec::new())),
-            _ => {}
+        if ours.is_none() {
+            ours = Some(postmasters(conversation, domains).await);
+        }
+        if !matches!(conversation.exchange(&Command::Rset).await, Ok(reply) if reply.code() == 250)
+        {
+            break;
         }
     }
-    Ok((Answer::Unclear("no sender is taken".to_owned()), Vec::new()))
+    let answer =
+        clearest(answers).unwrap_or_else(|| Answer::Unclear("no sender is taken".to_owned()));
+    Ok((answer, ours.unwrap_or_default()))
+}
+
+/// What came of one sender.
+enum Offered {
+    /// He is taken; what is said to the foreign recipients.
+    To(Answer),
+    /// He is not; and what it says of relaying, if it says so of all senders.
+    NotFrom(Option<Answer>),
+}
+
+async fn offer_from(conversation: &mut Conversation, sender: &str) -> Result<Offered, ProbeError> {
+    let reply = ask(conversation, &format!("MAIL FROM:<{sender}>")).await?;
+    if reply.is_positive_completion() {
+        return Ok(Offered::To(recipients(conversation).await?));
+    }
+    // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
+    let may_ask_for_tls = conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
+    Ok(Offered::NotFrom(match reply.code() {
+        // Nobody sends anything without signing in (RFC 4954 6).
+        530 if !may_ask_for_tls => Some(Answer::Refused(words(&reply))),
+        421 => Some(Answer::Unclear(words(&reply))),
+        _ => None,
+    }))
+}
+
+/// One that proves the relay shut says more than one that proves nothing.
+fn clearest(mut answers: Vec<Answer>) -> Option<Answer> {
+    answers.sort_by_key(|answer| matches!(answer, Answer::Unclear(_)));
+    answers.into_iter().next()
 }
 
 /// The answers to the postmasters of `domains`, up to where it hangs up.
@@ -248,10 +290,7 @@ async fn recipients(conversation: &mut Conversation) -> Result<Answer, ProbeErro
     }
     let control = ask(conversation, CONTROL).await.ok();
     let answers = refusals.iter().map(|reply| told(reply, control.as_ref()));
-    let mut answers: Vec<Answer> = answers.collect();
-    answers.sort_by_key(|answer| matches!(answer, Answer::Unclear(_)));
-    let clearest = answers.into_iter().next();
-    Ok(clearest.unwrap_or_else(|| Answer::Unclear("no answer".to_owned())))
+    Ok(clearest(answers.collect()).unwrap_or_else(|| Answer::Unclear("no answer".to_owned())))
 }
 
 async fn ask(conversation: &mut Conversation, line: &str) -> Result<Reply, ProbeError> {
