@@ -391,6 +391,8 @@ fn too_large_to_scan_passes_and_says_so() {
     assert_eq!(arrived.added, ["X-Portcullis-Scan: clamav=unscanned"]);
     let log = portcullis.log_with("clamav unscanned");
     assert!(log.contains("above SCAN_MAX_SIZE"), "{log}");
+    let counted = r#"portcullis_scans_total{scanner="clamav",result="unscanned"}"#;
+    assert_eq!(portcullis.metric(counted), 1.0);
 }
 
 #[test]

@@ -176,9 +176,14 @@ impl Scanners {
                 size = message.body.len(),
                 "message is above SCAN_MAX_SIZE and is not scanned"
             );
-            let unscanned = |scanner| Opinion::new(scanner, Word::Unscanned);
+            let others = [
+                self.spamassassin.as_ref().map(Service::pass_over),
+                self.clamav.as_ref().map(Service::pass_over),
+                self.rspamd.as_ref().map(Service::pass_over),
+            ];
+            let milters = self.milters.iter().map(Service::pass_over);
             return Findings {
-                opinions: self.enabled().into_iter().map(unscanned).collect(),
+                opinions: others.into_iter().flatten().chain(milters).collect(),
                 new_body: None,
             };
         }
@@ -186,7 +191,7 @@ impl Scanners {
         let spamassassin = async {
             let service = self.spamassassin.as_ref()?;
             if message.body.len() > self.spamassassin_max_size {
-                return Some(vec![Opinion::new(service.scanner(), Word::Unscanned)]);
+                return Some(vec![service.pass_over()]);
             }
             let scan = async { service.client.scan(message).await.map(|said| vec![said]) };
             Some(service.ask(message.id, deadline, scan).await)

@@ -126,6 +126,13 @@ impl<C> Service<C> {
         failed(&how)
     }
 
+    /// The opinion about a message that it is not shown.
+    pub(super) fn pass_over(&self) -> Opinion {
+        let opinion = self.opinion(Word::Unscanned);
+        self.tally.said(std::slice::from_ref(&opinion));
+        opinion
+    }
+
     /// Whose opinions they are.
     pub(super) fn scanner(&self) -> Scanner {
         self.scanner
