@@ -152,6 +152,7 @@ fn who_has_lost_one_needs_not_wait_for_it() {
         let message = letter(&format!("message-{number}"));
         let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
         assert!(reply.starts_with("250"), "{reply}");
+        assert_eq!(portcullis.metric("portcullis_backend_connections"), 1.0);
         // Postfix ends its side with 421 meanwhile.
         std::thread::sleep(Duration::from_secs(4));
     }

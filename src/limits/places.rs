@@ -19,6 +19,8 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 
+use crate::metrics;
+
 /// The share of the places above which Portcullis is under stress, per cent.
 const STRESS: usize = 80;
 
@@ -133,6 +135,7 @@ impl Places {
             ..Guest::default()
         });
         self.guests.insert(number, Arc::clone(&guest));
+        metrics::get().places_taken.inc();
         Some(Place {
             places: Arc::clone(self),
             guest,
@@ -401,6 +404,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places.guests.remove(&self.guest.number);
         self.places.taken.fetch_sub(1, Ordering::AcqRel);
+        metrics::get().places_taken.dec();
     }
 }
 

@@ -8,7 +8,7 @@
 //! server itself takes its time over.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,13 +16,23 @@ use tokio::time::timeout;
 
 use super::places::{Guest, Place, Places};
 use super::settings::ConnMax;
+use crate::metrics;
 
 /// How long a client waits for one; longer than it takes until somebody must leave.
 const WAIT: Duration = Duration::from_secs(15);
 
 /// The connections that there may be.
 pub struct Seats {
-    free: Option<Arc<Semaphore>>,
+    bound: Option<Arc<Bound>>,
+}
+
+/// How many connections there may be, and are.
+#[derive(Debug)]
+struct Bound {
+    most: AtomicUsize,
+    free: Arc<Semaphore>,
+    /// How many must go before one becomes free, since there are more than may be.
+    surplus: AtomicUsize,
 }
 
 /// One connection; dropping it gives it back.
@@ -31,20 +41,59 @@ pub struct Seat {
     guest: Arc<Guest>,
     /// Which of the guest's.
     number: u64,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<(OwnedSemaphorePermit, Arc<Bound>)>,
 }
 
 impl Seats {
     /// So many, or as many as anybody wants.
     pub fn new(most: ConnMax) -> Arc<Self> {
-        let most = most.0.map(|most| {
-            usize::try_from(most.get())
-                .unwrap_or(usize::MAX)
-                .min(Semaphore::MAX_PERMITS)
+        let bound = permits(most).map(|most| {
+            Arc::new(Bound {
+                most: AtomicUsize::new(most),
+                free: Arc::new(Semaphore::new(most)),
+                surplus: AtomicUsize::new(0),
+            })
         });
-        Arc::new(Self {
-            free: most.map(|most| Arc::new(Semaphore::new(most))),
-        })
+        Arc::new(Self { bound })
+    }
+
+    /// From now on so many. Nobody is sent away: what is too much goes as it ends. To
+    /// or from `off` the count begins anew.
+    pub fn resized(self: &Arc<Self>, most: ConnMax) -> Arc<Self> {
+        match (&self.bound, permits(most)) {
+            (Some(bound), Some(most)) => bound.resize(most),
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => return Self::new(most),
+        }
+        Arc::clone(self)
+    }
+}
+
+fn permits(most: ConnMax) -> Option<usize> {
+    let most = usize::try_from(most.0?.get()).unwrap_or(usize::MAX);
+    Some(most.min(Semaphore::MAX_PERMITS))
+}
+
+impl Bound {
+    fn resize(&self, most: usize) {
+        let old = self.most.swap(most, Ordering::Relaxed);
+        let fewer = old.saturating_sub(most);
+        self.surplus.fetch_add(fewer, Ordering::AcqRel);
+        // The free ones go at once, unless others have gone meanwhile.
+        let gone = self.free.forget_permits(fewer);
+        let back = gone.saturating_sub(self.shed(gone));
+        let more = most.saturating_sub(old);
+        let new = more.saturating_sub(self.shed(more));
+        self.free.add_permits(back.saturating_add(new));
+    }
+
+    /// Of so many that are no more, how many were too much.
+    fn shed(&self, ended: usize) -> usize {
+        let less = |surplus: usize| Some(surplus.saturating_sub(ended));
+        let before = self
+            .surplus
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.unwrap_or_else(|surplus| surplus).min(ended)
     }
 }
 
@@ -52,22 +101,26 @@ impl Place {
     /// One of these connections for the client here; `None` if none became free
     /// in [`WAIT`].
     pub async fn sit(&self, seats: &Seats) -> Option<Seat> {
-        let permit = match &seats.free {
+        let permit = match &seats.bound {
             None => None,
-            Some(free) => match Arc::clone(free).try_acquire_owned() {
-                Ok(permit) => Some(permit),
-                Err(_) => Some(self.wait_for(free).await?),
-            },
+            Some(bound) => {
+                let permit = match Arc::clone(&bound.free).try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) => self.wait_for(&bound.free).await?,
+                };
+                Some((permit, Arc::clone(bound)))
+            }
         };
         let guest = Arc::clone(self.guest());
         let number = guest.seats.fetch_add(1, Ordering::Relaxed) + 1;
         guest
             .holds_since
             .store(self.places().now(), Ordering::Relaxed);
+        metrics::get().backend_connections.inc();
         Some(Seat {
             guest,
             number,
-            _permit: permit,
+            permit,
         })
     }
 
@@ -84,6 +137,12 @@ impl Drop for Seat {
         if self.guest.seats.load(Ordering::Relaxed) == self.number {
             self.guest.holds_since.store(0, Ordering::Relaxed);
         }
+        if let Some((permit, bound)) = self.permit.take()
+            && bound.shed(1) == 1
+        {
+            permit.forget();
+        }
+        metrics::get().backend_connections.dec();
     }
 }
 
@@ -176,6 +235,39 @@ mod tests {
         });
         assert!(seat.is_some());
         assert_eq!(guests[1].places().standing.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fewer_are_reached_as_connections_end_and_more_at_once() {
+        let (seats, guests) = (seats(4), guests(6));
+        let mut held = Vec::new();
+        for guest in &guests[..3] {
+            held.push(guest.sit(&seats).await.unwrap());
+        }
+        let most = |most| ConnMax(NonZeroU32::new(most));
+        assert!(Arc::ptr_eq(&seats.resized(most(1)), &seats));
+        // Three where one may be.
+        for _ in 0..2 {
+            held.pop();
+            assert!(guests[3].sit(&seats).await.is_none());
+        }
+        held.pop();
+        held.push(guests[3].sit(&seats).await.unwrap());
+        assert!(guests[4].sit(&seats).await.is_none());
+
+        let (seat, _) = tokio::join!(guests[4].sit(&seats), async { seats.resized(most(2)) });
+        held.push(seat.expect("who waits gets the new one"));
+        // What was too much and is allowed again has not to go first.
+        seats.resized(most(1));
+        seats.resized(most(3));
+        held.push(guests[5].sit(&seats).await.unwrap());
+        assert!(guests[0].sit(&seats).await.is_none());
+        held.pop();
+        assert!(guests[0].sit(&seats).await.is_some());
+
+        let unbounded = seats.resized(ConnMax(None));
+        assert!(guests[1].sit(&unbounded).await.is_some());
+        assert!(Arc::ptr_eq(&unbounded.resized(ConnMax(None)), &unbounded));
     }
 
     #[tokio::test]

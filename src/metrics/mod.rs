@@ -71,6 +71,8 @@ families! {
     connections: Table<(Listener, Admission), Counter> = Table::default();
     /// Sessions that are going on.
     sessions: Table<Listener, Gauge> = Table::default();
+    /// Places that are taken, by sessions and by clients before one begins (PROXY header, TLS handshake).
+    places_taken: Gauge = Gauge::default();
     /// Places for sessions: SESSIONS_MAX, or fewer if file descriptors are short.
     sessions_max: Gauge = Gauge::default();
     /// Sessions that have ended, by their length.
@@ -91,6 +93,8 @@ families! {
     data_seconds: Seconds = Seconds::default();
     /// Opening a connection to a backend for a client, up to the introduction.
     backend_connect_seconds: Table<Attempt, Seconds> = Table::default();
+    /// Connections to backends that sessions hold or open; BACKEND_CONN_MAX bounds them.
+    backend_connections: Gauge = Gauge::default();
     /// Whether a backend could be used when last tried.
     backend_up: Configured<(), Gauge> = Configured::new("backend");
     /// What scanners said, by scanner.

@@ -20,7 +20,7 @@ use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
 use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told, unusable};
 use crate::backend::Backend;
-use crate::limits::{Limits, Seats};
+use crate::limits::Limits;
 use crate::metrics::{self, Attempt, Reload};
 use crate::scan::Scanners;
 use crate::session::{Court, DoorLog, Service};
@@ -168,10 +168,6 @@ impl Running {
         } else {
             self.another_backend(&new).await?
         };
-        let seats = match new.limits.backend_conn_max {
-            same if same == self.rooms.limits.backend_conn_max => Arc::clone(&old.seats),
-            other => Seats::new(other),
-        };
         if names_other_files(&self.rooms.tls, &new.tls) {
             let weighed = self.certificates.weigh(&old.tls, &new.tls).await;
             let problems = |errors: Vec<_>| unusable::certificates(&new.tls, &errors);
@@ -216,7 +212,7 @@ impl Running {
             backend,
             limits: Arc::new(limits),
             places: Arc::clone(&old.places),
-            seats,
+            seats: old.seats.resized(new.limits.backend_conn_max),
             door_log: DoorLog::new(),
             court,
         }));
