@@ -428,6 +428,7 @@ fn goes_on_answering_when_all_places_are_taken() {
     }
     assert_metric(&portcullis, busy, before + 3.0);
     assert_metric(&portcullis, "portcullis_sessions_max", 5.0);
+    assert_metric(&portcullis, "portcullis_places_taken", 5.0);
     assert_metric(&portcullis, r#"portcullis_sessions{listener="mx"}"#, 5.0);
     assert_only_unmet(&ready_with(&portcullis, 200), &[]);
 }

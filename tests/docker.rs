@@ -302,8 +302,7 @@ fn the_alerts_come_when_they_should_and_not_before() {
                 series(r#"portcullis_backend_up{instance="a", backend="smtp://b:25"}"#, "1 0x20"),
                 series(r#"portcullis_scanner_up{instance="a", scanner="rspamd"}"#, "1 0x20"),
                 series(r#"portcullis_redis_up{instance="a", server="r:6379"}"#, "1x20"),
-                series(r#"portcullis_sessions{instance="a", listener="mx"}"#, "10 45x20"),
-                series(r#"portcullis_sessions{instance="a", listener="tls"}"#, "10 45x20"),
+                series(r#"portcullis_places_taken{instance="a"}"#, "20 90x20"),
                 series(r#"portcullis_sessions_max{instance="a"}"#, "100x21"),
                 series(
                     r#"portcullis_certificate_expiry_timestamp_seconds{instance="a", certificate="far"}"#,

@@ -86,7 +86,7 @@ function curve(id, steps) {
 
 function traffic(data) {
   set('sessions', number(data.sessions));
-  set('sessions-more', `of ${number(data.sessions_max)} at once`);
+  set('sessions-more', `${number(data.places_taken)} of ${number(data.sessions_max)} places taken`);
   for (const name of ['connections', 'delivered', 'refused']) {
     set(name, number(data[name].minute));
     set(`${name}-more`, `${number(data[name].total)} since the start`);

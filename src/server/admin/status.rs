@@ -78,6 +78,7 @@ impl Status {
         let row = |of: fn(&Sample) -> u64| steps.iter().map(of).collect::<Vec<_>>();
         json!({
             "sessions": now.sessions,
+            "places_taken": metrics.places_taken.get(),
             "sessions_max": metrics.sessions_max.get(),
             "connections": { "minute": minute.connections, "total": now.connections },
             "delivered": { "minute": minute.delivered, "total": now.delivered },
