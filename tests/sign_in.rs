@@ -136,9 +136,10 @@ fn a_refusal_stands_though_the_server_hangs_up_behind_it() {
 #[test]
 fn a_user_is_not_handed_to_a_server_that_would_take_him_for_a_stranger() {
     let users = &[("ann", "secret")];
+    let extra = format!("{STRICT}smtpd_timeout = 2s\n");
     let mut knows = Postfix::start(Options {
         users,
-        extra: STRICT,
+        extra: &extra,
         ..Options::default()
     });
     let does_not = Postfix::start(Options {
@@ -151,6 +152,14 @@ fn a_user_is_not_handed_to_a_server_that_would_take_him_for_a_stranger() {
     let portcullis = Portcullis::before(&does_not, &[("BACKEND", &both)]);
     // They are used in turn, so that one session is at either.
     let mut clients = [(); 2].map(|()| signed_in(&portcullis, "client.test", "ann"));
+    for _ in 0..2 {
+        // One of the two servers hangs up meanwhile, and it is the turn of either.
+        std::thread::sleep(Duration::from_secs(4));
+        for client in &mut clients {
+            client.ask("MAIL FROM:<ann@example.org>", "250");
+            client.ask("RSET", "250");
+        }
+    }
     knows.kill();
     let closed = || TcpStream::connect(knows.address).is_err().then_some(());
     wait_for(Duration::from_secs(10), closed).expect("nobody listens");

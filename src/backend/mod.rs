@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::metrics::{self, Attempt, Gauge, Table};
@@ -69,9 +69,9 @@ pub struct Backend {
     tls: ClientTls,
     /// What Portcullis calls itself when it probes.
     name: HeloName,
-    /// Rung when a client finds a server down, so that nobody waits for the next
-    /// probe to find it up again.
-    fell: Notify,
+    /// Rung when a client could not use a server, so that nobody waits for the next
+    /// probe to tell whether anybody can.
+    failed: Notify,
 }
 
 /// One guarded server and what is known of it.
@@ -145,7 +145,7 @@ impl Backend {
             settings,
             tls,
             name,
-            fell: Notify::new(),
+            failed: Notify::new(),
         })
     }
 
@@ -229,7 +229,13 @@ impl Backend {
             match opened {
                 Ok(conversation) => {
                     server.came_up();
-                    return Ok(conversation);
+                    if client.login.is_none() || conversation.takes_login {
+                        return Ok(conversation);
+                    }
+                    // It would take the user for a stranger.
+                    conversation.quit().await;
+                    tracing::info!(backend = %server.address, "backend cannot be told who has signed in");
+                    error = OpenError::NoLogin;
                 }
                 Err(refused @ OpenError::Refused(_)) => return Err(refused),
                 Err(other) => {
@@ -238,8 +244,8 @@ impl Backend {
                     // with XCLIENT, which a probe does not say.
                     if !other.may_concern_the_client() {
                         server.went_down();
-                        self.fell.notify_one();
                     }
+                    self.failed.notify_one();
                     tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
                     error = other;
                 }
@@ -274,13 +280,17 @@ impl Backend {
         while probes.join_next().await.is_some() {}
     }
 
-    /// Probes for ever: at the set interval, sooner while a server is down.
-    pub async fn keep_probing(self: Arc<Self>) {
+    /// Probes for ever: at once, which `first` is told when it is over, then at the set
+    /// interval, sooner while a server is down.
+    pub async fn keep_probing(self: Arc<Self>, first: oneshot::Sender<()>) {
         let pause = *self.settings.backend_probe_interval;
+        self.probe().await;
+        // Nobody may have waited so long.
+        let _ = first.send(());
         loop {
             let mut up = self.servers.iter().map(|it| it.up.load(Ordering::Relaxed));
-            let falls = timeout(pause, self.fell.notified());
-            if !up.all(|up| up) || falls.await.is_ok() {
+            let failed = timeout(pause, self.failed.notified());
+            if !up.all(|up| up) || failed.await.is_ok() {
                 tokio::time::sleep(pause.min(PAUSE_WHILE_DOWN)).await;
             }
             self.probe().await;

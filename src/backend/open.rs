@@ -46,6 +46,9 @@ pub enum OpenError {
     /// It refuses this client.
     #[error("client refused: {}", .0.text())]
     Refused(Reply),
+    /// The client has signed in, and it cannot be told.
+    #[error("takes no LOGIN by XCLIENT, and the client has signed in")]
+    NoLogin,
     /// `BACKEND_TLS` demands encryption and it offers none.
     #[error("offers no STARTTLS, which BACKEND_TLS demands")]
     NoTls,

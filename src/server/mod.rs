@@ -26,7 +26,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::task::TaskTracker;
+use tokio::sync::oneshot;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::backend::Backend;
 use crate::limits::{Limits, Places, Seats};
@@ -234,12 +235,9 @@ pub async fn run(
 
     // EHLO is answered from what the probe found, so it goes first; but a dead
     // backend must not keep the listeners shut.
-    let first = tokio::spawn({
-        let backend = Arc::clone(&backend);
-        async move { backend.probe().await }
-    });
+    let (done, first) = oneshot::channel();
+    let probing = AbortOnDropHandle::new(tokio::spawn(backend.keep_probing(done)));
     let _ = tokio::time::timeout(FIRST_PROBE, first).await;
-    let probing = tokio::spawn(backend.keep_probing());
     // Limits after a reload share with the first what is to be kept in order.
     let chores = [
         tokio::spawn(limits.keep_order()),
@@ -258,7 +256,7 @@ pub async fn run(
         certificates,
         health,
         facts,
-        probing: probing.abort_handle(),
+        probing,
     };
     let listening = bound.listen()?;
     // Before the first of them is answered, so that a client who was greeted

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::Signal;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::{Bound, Doors};
 use super::admin::Facts;
@@ -56,7 +58,7 @@ pub(super) struct Running {
     pub(super) health: Arc<Health>,
     /// For the status page.
     pub(super) facts: Arc<ArcSwap<Facts>>,
-    pub(super) probing: AbortHandle,
+    pub(super) probing: AbortOnDropHandle<()>,
 }
 
 /// Why the old settings stay in force.
@@ -163,10 +165,11 @@ impl Running {
     async fn take_over(&mut self, new: Rooms) -> Result<(), ServeError> {
         let old = self.service.load_full();
         let same = self.rooms.backend.changed(&new.backend).is_empty();
-        let backend = if same && self.believes_as_set(&old.backend)? {
-            Arc::clone(&old.backend)
+        let (backend, probing) = if same && self.believes_as_set(&old.backend)? {
+            (Arc::clone(&old.backend), None)
         } else {
-            self.another_backend(&new).await?
+            let (backend, probing) = self.another_backend(&new).await?;
+            (backend, Some(probing))
         };
         if names_other_files(&self.rooms.tls, &new.tls) {
             let weighed = self.certificates.weigh(&old.tls, &new.tls).await;
@@ -188,9 +191,8 @@ impl Running {
         let missing = self.doors.missing(&new.server);
         let listening = Bound::new(missing, &mut self.sockets)?.listen()?;
 
-        if !Arc::ptr_eq(&backend, &old.backend) {
-            let probing = tokio::spawn(Arc::clone(&backend).keep_probing());
-            std::mem::replace(&mut self.probing, probing.abort_handle()).abort();
+        if let Some(probing) = probing {
+            self.probing = probing;
             self.health.guards(Arc::clone(&backend));
         }
         if self.rooms.policy.mode != new.policy.mode {
@@ -241,17 +243,20 @@ impl Running {
         Ok(same)
     }
 
-    async fn another_backend(&self, new: &Rooms) -> Result<Arc<Backend>, ServeError> {
+    /// With what keeps probing it, for as long as it is held.
+    async fn another_backend(
+        &self,
+        new: &Rooms,
+    ) -> Result<(Arc<Backend>, AbortOnDropHandle<()>), ServeError> {
         let backend = Backend::new(new.backend.clone(), self.hostname.clone())
             .map_err(|error| ServeError::Unusable(unusable::authorities(&error)))?;
         let backend = Arc::new(backend);
         // EHLO is answered from what the probe finds, later if not in time.
-        let first = tokio::spawn({
-            let backend = Arc::clone(&backend);
-            async move { backend.probe().await }
-        });
+        let (done, first) = oneshot::channel();
+        let probing = tokio::spawn(Arc::clone(&backend).keep_probing(done));
+        let probing = AbortOnDropHandle::new(probing);
         let _ = timeout(PROBE_PATIENCE, first).await;
-        Ok(backend)
+        Ok((backend, probing))
     }
 
     /// Names the settings that have changed since the start and need a restart.

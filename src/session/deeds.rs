@@ -123,12 +123,6 @@ impl Session<'_> {
             return Event::Connected(Err(Unavailable::Busy));
         };
         match self.service.backend.open(&client).await {
-            Ok(conversation) if client.login.is_some() && !conversation.takes_login => {
-                // One of several servers: it would take the user for a stranger.
-                tracing::warn!(session = %self.id, "this backend cannot be told who has signed in");
-                tokio::spawn(conversation.quit());
-                Event::Connected(Err(Unavailable::Gone))
-            }
             Ok(mut conversation) => {
                 conversation.hold(Box::new(seat));
                 let relogin = if conversation.takes_login {
