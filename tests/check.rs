@@ -156,7 +156,8 @@ fn a_backend_that_trusts_the_proxy_is_shut_by_the_guard_alone() {
             "open relay",
             "ok",
             &["would take", "RELAY=guard is what keeps the relay shut"],
-        );
+        )
+        .has("mail to DOMAINS", "ok", &["postmaster@example.org"]);
     live(postfix.address, &[("RELAY", "backend")])
         .ends_with(1)
         .has("relay guard", "warning", &["off", "RELAY=backend"])
@@ -326,6 +327,20 @@ fn a_backend_that_relays_for_whoever_claims_to_be_one_of_us_is_found() {
         .ends_with(1)
         .has("open relay", "error", &["THE RELAY IS OPEN", "192.0.2.1"]);
     nothing_arrived(&postfix);
+}
+
+/// That it lets nobody pretend to be one of its own says nothing about the others.
+#[test]
+fn a_backend_that_minds_forged_senders_is_not_held_to_be_shut_for_it() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_relay_restrictions =\n\
+                smtpd_recipient_restrictions = check_sender_access inline:{example.org=REJECT}, \
+                check_recipient_access static:{450 4.7.1 come back later}, reject",
+        ..Options::default()
+    });
+    live(postfix.address, &[("RELAY", "backend")])
+        .ends_with(0)
+        .has("open relay", "warning", &["not clearly", "come back later"]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::smtp::command::{Command, CommandError};
 use crate::smtp::path::AddressError;
 use crate::smtp::reply::Reply;
 
-/// The null reverse-path may be refused where others are not, and the other way round.
-const SENDERS: [&str; 2] = ["", "portcullis-check@example.com"];
+/// Tried in turn: some servers take no null reverse-path.
+const SENDERS: [&str; 2] = ["MAIL FROM:<>", "MAIL FROM:<portcullis-check@example.com>"];
 
 /// No mailbox of anybody's. The first domain exists, the second never will
 /// (RFC 2606): a server may refuse either for that, and still relay.
@@ -190,9 +190,21 @@ async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError
         Introduction::Xclient | Introduction::Proxy => Seen::Stranger,
         Introduction::Received | Introduction::None => Seen::Proxy,
     };
-    let (answer, ours) = offer(&mut conversation, domains).await?;
-    // Whatever it has taken, it forgets at RSET, and when it is left.
+    let (mut answer, ours) = offer(&mut conversation, domains).await?;
+    // Whatever it has taken, it shall forget; leaving does the same.
+    let _ = conversation.exchange(&Command::Rset).await;
     conversation.quit().await;
+    if let (false, Some(domain)) = (answer == Answer::Taken, domains.first()) {
+        // There are servers that relay for whoever says that he is one of theirs.
+        let sender = format!("postmaster@{domain}");
+        match (is_open_to(backend, &sender).await, &answer) {
+            (Ok(true), _) => answer = Answer::Taken,
+            (Err(error), Answer::Refused(words)) => {
+                answer = Answer::Unclear(format!("{words}; not tried from {sender}: {error}"));
+            }
+            (Ok(false), _) | (Err(_), Answer::Unclear(_) | Answer::Taken) => {}
+        }
+    }
     Ok(Probed { seen, answer, ours })
 }
 
@@ -202,66 +214,48 @@ async fn offer(
     conversation: &mut Conversation,
     domains: &[&str],
 ) -> Result<(Answer, Vec<(String, Reply)>), ProbeError> {
-    // There are servers that relay for whoever says that he is one of theirs.
-    let own = domains.first().map(|domain| format!("postmaster@{domain}"));
-    let senders = SENDERS.map(str::to_owned).into_iter().chain(own);
-    let (mut answers, mut ours) = (Vec::new(), None);
-    for sender in senders {
-        match offer_from(conversation, &sender).await {
-            Ok(Offered::To(Answer::Taken)) => {
-                answers = vec![Answer::Taken];
-                break;
-            }
-            Ok(Offered::To(answer)) => answers.push(answer),
-            Ok(Offered::NotFrom(None)) => continue,
-            Ok(Offered::NotFrom(Some(answer))) => {
-                answers.push(answer);
-                break;
-            }
-            // It hung up over the sender before: that answer stands.
-            Err(_) if !answers.is_empty() => break,
+    for sender in SENDERS {
+        let reply = ask(conversation, sender).await?;
+        if reply.is_positive_completion() {
+            let answer = recipients(conversation).await?;
+            return Ok((answer, postmasters(conversation, domains).await));
+        }
+        // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
+        let may_ask_for_tls =
+            conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
+        match reply.code() {
+            // Nobody sends anything without signing in (RFC 4954 6).
+            530 if !may_ask_for_tls => return Ok((Answer::Refused(words(&reply)), Vec::new())),
+            421 => return Ok((Answer::Unclear(words(&reply)), Vec::new())),
+            _ => {}
+        }
+    }
+    Ok((Answer::Unclear("no sender is taken".to_owned()), Vec::new()))
+}
+
+/// Whether it takes foreign recipients from a stranger who says that he is `sender`,
+/// one of its own. On a connection of its own: servers lose patience with who errs.
+async fn is_open_to(backend: &Backend, sender: &str) -> Result<bool, ProbeError> {
+    let mut conversation = backend.open(&Client::stranger()?).await?;
+    let reply = ask(&mut conversation, &format!("MAIL FROM:<{sender}>")).await?;
+    let is_open = reply.is_positive_completion() && foreign(&mut conversation).await?.is_none();
+    conversation.quit().await;
+    Ok(is_open)
+}
+
+/// The refusals of the foreign recipients; `None` when one is taken.
+async fn foreign(conversation: &mut Conversation) -> Result<Option<Vec<Reply>>, ProbeError> {
+    let mut refusals: Vec<Reply> = Vec::new();
+    for recipient in RECIPIENTS {
+        match ask(conversation, recipient).await {
+            Ok(reply) if reply.is_positive_completion() => return Ok(None),
+            Ok(reply) => refusals.push(reply),
+            // It hung up over the recipient before: that answer stands.
+            Err(_) if !refusals.is_empty() => break,
             Err(error) => return Err(error),
         }
-        if ours.is_none() {
-            ours = Some(postmasters(conversation, domains).await);
-        }
-        if !matches!(conversation.exchange(&Command::Rset).await, Ok(reply) if reply.code() == 250)
-        {
-            break;
-        }
     }
-    let answer =
-        clearest(answers).unwrap_or_else(|| Answer::Unclear("no sender is taken".to_owned()));
-    Ok((answer, ours.unwrap_or_default()))
-}
-
-/// What came of one sender.
-enum Offered {
-    /// He is taken; what is said to the foreign recipients.
-    To(Answer),
-    /// He is not; and what it says of relaying, if it says so of all senders.
-    NotFrom(Option<Answer>),
-}
-
-async fn offer_from(conversation: &mut Conversation, sender: &str) -> Result<Offered, ProbeError> {
-    let reply = ask(conversation, &format!("MAIL FROM:<{sender}>")).await?;
-    if reply.is_positive_completion() {
-        return Ok(Offered::To(recipients(conversation).await?));
-    }
-    // The same code asks for STARTTLS (RFC 3207 4), which proves nothing.
-    let may_ask_for_tls = conversation.tls.is_none() && conversation.keywords.contains("STARTTLS");
-    Ok(Offered::NotFrom(match reply.code() {
-        // Nobody sends anything without signing in (RFC 4954 6).
-        530 if !may_ask_for_tls => Some(Answer::Refused(words(&reply))),
-        421 => Some(Answer::Unclear(words(&reply))),
-        _ => None,
-    }))
-}
-
-/// One that proves the relay shut says more than one that proves nothing.
-fn clearest(mut answers: Vec<Answer>) -> Option<Answer> {
-    answers.sort_by_key(|answer| matches!(answer, Answer::Unclear(_)));
-    answers.into_iter().next()
+    Ok(Some(refusals))
 }
 
 /// The answers to the postmasters of `domains`, up to where it hangs up.
@@ -278,19 +272,15 @@ async fn postmasters(conversation: &mut Conversation, domains: &[&str]) -> Vec<(
 }
 
 async fn recipients(conversation: &mut Conversation) -> Result<Answer, ProbeError> {
-    let mut refusals: Vec<Reply> = Vec::new();
-    for recipient in RECIPIENTS {
-        match ask(conversation, recipient).await {
-            Ok(reply) if reply.is_positive_completion() => return Ok(Answer::Taken),
-            Ok(reply) => refusals.push(reply),
-            // It hung up over the recipient before: that answer stands.
-            Err(_) if !refusals.is_empty() => break,
-            Err(error) => return Err(error),
-        }
-    }
+    let Some(refusals) = foreign(conversation).await? else {
+        return Ok(Answer::Taken);
+    };
     let control = ask(conversation, CONTROL).await.ok();
     let answers = refusals.iter().map(|reply| told(reply, control.as_ref()));
-    Ok(clearest(answers.collect()).unwrap_or_else(|| Answer::Unclear("no answer".to_owned())))
+    let mut answers: Vec<Answer> = answers.collect();
+    answers.sort_by_key(|answer| matches!(answer, Answer::Unclear(_)));
+    let clearest = answers.into_iter().next();
+    Ok(clearest.unwrap_or_else(|| Answer::Unclear("no answer".to_owned())))
 }
 
 async fn ask(conversation: &mut Conversation, line: &str) -> Result<Reply, ProbeError> {
