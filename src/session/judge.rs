@@ -184,7 +184,13 @@ impl Session<'_> {
             Ending::Said(Answer::Refused(refusal)) | Ending::Cut(refusal) => Some(refusal),
             Ending::Said(Answer::Own(_) | Answer::Backend(_)) | Ending::Gone => None,
         };
-        let offended = self.offended || self.only_erred() || last.is_some_and(Refusal::is_offence);
+        let offended = self.offended
+            || self.only_erred()
+            || match last {
+                // Of what stands in messages some may have been.
+                Some(Refusal::TooManyErrors) => self.has_erred(),
+                last => last.is_some_and(Refusal::is_offence),
+            };
         if let Some(client) = self.client_address().filter(|_| offended) {
             self.service.limits.offended(client);
         }
@@ -194,7 +200,13 @@ impl Session<'_> {
     /// more: who tries one bad thing after another knows when to hang up. What works
     /// makes one or two, which are always free.
     fn only_erred(&self) -> bool {
+        self.machine.done() == 0 && self.has_erred()
+    }
+
+    /// Whether it made so many errors besides those that stand in messages.
+    fn has_erred(&self) -> bool {
         let many = self.service.settings.error_max.div_ceil(2);
-        self.machine.done() == 0 && self.machine.errors() >= many.max(FREE_ERRORS + 1)
+        let errors = self.machine.errors().saturating_sub(self.bad_bodies);
+        errors >= many.max(FREE_ERRORS + 1)
     }
 }

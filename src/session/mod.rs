@@ -121,6 +121,8 @@ struct Session<'a> {
     errors: u32,
     /// Refusals in a row.
     refusals: u32,
+    /// Messages refused for what stands in them.
+    bad_bodies: u32,
     /// What the machine had got done when we last looked.
     done: u32,
     /// Whether an offence was met.
@@ -217,6 +219,7 @@ impl<'a> Session<'a> {
             messages: 0,
             errors: 0,
             refusals: 0,
+            bad_bodies: 0,
             done: 0,
             offended: false,
         }
@@ -311,6 +314,9 @@ impl<'a> Session<'a> {
         );
         if !self.machine.in_transaction() {
             self.journal.no_transaction();
+        }
+        if let Answer::Refused(Refusal::Body(_)) = answer {
+            self.bad_bodies = self.bad_bodies.saturating_add(1);
         }
         self.offended |= matches!(&answer, Answer::Refused(refusal) if refusal.is_offence());
         if self.machine.done() > self.done {
