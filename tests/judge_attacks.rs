@@ -88,6 +88,36 @@ fn many_lines_save_no_body_that_a_filter_replaces() {
 
 /// Postfix waits five minutes for the next command, and ten seconds under
 /// stress; a body may take longer.
+/// To a filter, as to Postfix, the body begins at the first line that is no field.
+#[test]
+fn what_a_filter_saw_as_the_body_is_neither_edited_nor_kept() {
+    let body = "WDVPIVAlQEFQWzRc\r\nX-Portcullis-A: A\r\nUFpYNTQoUF4pN0ND\r\n";
+    let (postfix, pymilter) = (Postfix::start(Options::default()), Pymilter::start(&[]));
+    let milter = format!("inet:{}", pymilter.address);
+    let portcullis = Portcullis::before(&postfix, &[("MILTERS", &milter)]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let front = "Subject: odd\r\nX-Portcullis-B: B\r\n";
+    for (count, (does, expected)) in [("nothing", body), ("replace", "new\r\n")]
+        .iter()
+        .enumerate()
+    {
+        let message = format!("X-Do: {does}\r\n{front}{body}");
+        let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+        let arrived = postfix.messages(count + 1);
+        let arrived = arrived
+            .iter()
+            .map(|message| String::from_utf8_lossy(message));
+        let arrived: Vec<_> = arrived
+            .filter(|it| it.contains(&format!("X-Do: {does}")))
+            .collect();
+        let (header, rest) = arrived[0].split_once("\r\n\r\n").unwrap();
+        assert!(!header.contains("X-Portcullis-"), "{header}");
+        assert!(rest.starts_with(expected), "{rest:.80}");
+        assert_eq!(rest.contains("WDVP"), *does == "nothing", "{does}");
+    }
+}
+
 #[test]
 fn a_backend_that_tires_of_waiting_for_a_slow_body_gets_it_all_the_same() {
     let postfix = Postfix::start(Options {

@@ -46,8 +46,13 @@ impl Session<'_> {
                 court.spool.begin()
             }
         };
-        let Chunks { checker, pace, .. } = self.chunks.next();
-        let kept = body::keep_chunk(&mut self.client, writer, bdat, checker, pace).await;
+        let Chunks {
+            checker,
+            parter,
+            pace,
+            ..
+        } = self.chunks.next();
+        let kept = body::keep_chunk(&mut self.client, writer, bdat, checker, parter, pace).await;
         self.chunks.idle = Instant::now();
         self.spooled(kept)
     }

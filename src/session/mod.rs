@@ -40,6 +40,7 @@ use crate::policy::Mode;
 use crate::policy::content::Edits;
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
+use crate::smtp::header::Parter;
 use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::Reply;
 use crate::spool;
@@ -149,6 +150,7 @@ struct Plan {
 /// The message that is being relayed or kept, chunk by chunk if it comes so.
 struct Chunks {
     checker: ChunkChecker,
+    parter: Parter,
     began: Instant,
     /// Since when the client owes the next chunk.
     idle: Instant,
@@ -162,6 +164,7 @@ impl Chunks {
         let now = Instant::now();
         Self {
             checker: ChunkChecker::new(),
+            parter: Parter::default(),
             began: now,
             idle: now,
             pace: Pace::new(limits, Some(place.meter())),

@@ -17,9 +17,11 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 mod change;
+mod parter;
 mod section;
 
 pub use change::{Change, FieldError, Place};
+pub use parter::Parter;
 use section::Section;
 pub(crate) use section::{is_field, is_separator};
 

@@ -11,6 +11,7 @@ use crate::session::machine::{Moved, Spooled};
 use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Bdat;
 use crate::smtp::dot::Decoder;
+use crate::smtp::header::Parter;
 use crate::spool::{Body, SpoolError, Writer};
 
 /// How keeping went.
@@ -81,6 +82,7 @@ pub(in crate::session) async fn keep(
     let mut sink = Sink::Open(writer);
     let mut decoder = Decoder::new(limits.newline, limits.line_max);
     let mut content = Vec::with_capacity(BUFFER);
+    let (mut parter, mut parted) = (Parter::default(), Vec::new());
     loop {
         let decoded = decoder.decode(client.buffered(), &mut content);
         client.take(decoded.taken);
@@ -90,11 +92,21 @@ pub(in crate::session) async fn keep(
         if decoder.size() > limits.max_size {
             sink.close(Spooled::TooLarge);
         }
-        sink.write(&content).await;
-        if content.capacity() > BUFFER {
-            content = Vec::new();
+        if parter.is_over() {
+            sink.write(&content).await;
+        } else {
+            parter.part(&content, &mut parted);
+            if decoded.ended {
+                parter.finish(&mut parted);
+            }
+            sink.write(&parted).await;
         }
-        content.clear();
+        for buffer in [&mut content, &mut parted] {
+            if buffer.capacity() > BUFFER {
+                *buffer = Vec::new();
+            }
+            buffer.clear();
+        }
         if decoded.ended {
             break;
         }
@@ -110,13 +122,14 @@ pub(in crate::session) async fn keep(
     sink.finish(decoder.size()).await
 }
 
-/// Keeps the octets of one chunk (RFC 3030 2). `checker` and `pace` know the
-/// chunks before it.
+/// Keeps the octets of one chunk (RFC 3030 2). `checker`, `parter` and `pace` know
+/// the chunks before it.
 pub(in crate::session) async fn keep_chunk(
     client: &mut Client,
     writer: Writer,
     bdat: Bdat,
     checker: &mut ChunkChecker,
+    parter: &mut Parter,
     pace: &mut Pace,
 ) -> Kept {
     if let Err(moved) = pace.begin_chunk(client, bdat) {
@@ -128,10 +141,20 @@ pub(in crate::session) async fn keep_chunk(
         let octets = of_chunk(client, left);
         let here = octets.len();
         checker.check(octets);
-        sink.write(octets).await;
-        client.take(here);
         left = left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
-        if left == 0 && bdat.last {
+        let is_last = left == 0 && bdat.last;
+        if parter.is_over() {
+            sink.write(octets).await;
+        } else {
+            let mut parted = Vec::with_capacity(here);
+            parter.part(octets, &mut parted);
+            if is_last {
+                parter.finish(&mut parted);
+            }
+            sink.write(&parted).await;
+        }
+        client.take(here);
+        if is_last {
             checker.finish();
         }
         if let Some(offence) = checker.offence() {

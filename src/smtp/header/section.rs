@@ -248,7 +248,7 @@ impl Field {
 
 /// The name of the field that begins a line (RFC 5322 2.2, and 4.5 for white space
 /// before the colon).
-fn name_of(line: &[u8]) -> Option<&[u8]> {
+pub(super) fn name_of(line: &[u8]) -> Option<&[u8]> {
     let length = line.iter().take_while(|o| is_name_octet(**o)).count();
     let (name, rest) = line.split_at_checked(length)?;
     let behind = rest.iter().find(|octet| !matches!(octet, b' ' | b'\t'));

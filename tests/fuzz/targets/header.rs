@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::smtp::header::{Change, Editor, Edits, Place};
+use portcullis::smtp::header::{Change, Editor, Edits, Parter, Place};
 use portcullis_fuzz::{pieces, take_octet, take_text};
 
 const TRACE: &[u8] = b"Received: from c.test\r\n\tby mx.test\r\n";
@@ -61,6 +61,33 @@ fn name(line: &[u8]) -> Option<String> {
     fits.then(|| String::from_utf8_lossy(name).to_ascii_lowercase())
 }
 
+fn part(reads: &[&[u8]]) -> Vec<u8> {
+    let (mut parter, mut out) = (Parter::default(), Vec::new());
+    for read in reads {
+        parter.part(read, &mut out);
+    }
+    parter.finish(&mut out);
+    out
+}
+
+/// The content with an empty line before the first line behind a field that is none.
+fn parted(content: &[u8], mut at: usize) -> Vec<u8> {
+    let mut is_behind_field = false;
+    for line in lines(content.get(at..).unwrap_or_default()) {
+        let continues = line.starts_with(b" ") || line.starts_with(b"\t");
+        let is_field = name(&line[..line.len().min(998)]).is_some();
+        if is_empty_line(line) || line == b"\r" || !is_behind_field && !is_field {
+            break;
+        }
+        if !continues && !is_field {
+            return [&content[..at], b"\r\n", &content[at..]].concat();
+        }
+        is_behind_field = true;
+        at += line.len();
+    }
+    content.to_vec()
+}
+
 fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     let seed = take_octet(&mut rest);
@@ -93,6 +120,14 @@ fuzz_target!(|data: &[u8]| {
         true => lines(content).next().map_or(0, <[u8]>::len),
         false => 0,
     };
+    // Nobody writes so many quotes that are none of a separator.
+    let is_led = is_separated || quotes >= 998;
+    let led = lines(content).next().filter(|_| is_led);
+    let expected = parted(content, led.map_or(0, <[u8]>::len));
+    assert_eq!(part(&[content]), expected);
+    assert_eq!(part(&pieces(seed, content)), expected);
+    assert_eq!(part(&[&expected]), expected, "parted twice");
+
     let message = &content[skipped..];
     let first = lines(message).next();
     let has_header = first.is_none_or(|line| is_empty_line(line) || name(line).is_some());

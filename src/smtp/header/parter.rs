@@ -1,0 +1,134 @@
+//! Parts a header section from a body that begins without an empty line.
+//!
+//! To some readers a header section ends at its first line that is no field, to
+//! others they all count up to the first empty line. Whoever judges a message and
+//! whoever gets it must not differ in that: what one takes for the body the other
+//! would find changed, or not find at all. Behind an empty line they agree.
+
+use super::change::is_name_octet;
+use super::section::{is_separator, name_of};
+
+/// In so many octets of a line its colon has come, or it is no field: RFC 5322 2.1.1
+/// has no room for a longer name.
+const NAME_MAX: usize = 998;
+
+/// Puts an empty line before the first line of a header section that is neither a
+/// field nor the continuation of one. A message whose very first line is none has no
+/// header section, and passes as it is; so does everything behind an empty line.
+#[derive(Debug, Default)]
+pub struct Parter {
+    at: At,
+    /// The beginning of a line of which it is not known yet what it is.
+    held: Vec<u8>,
+}
+
+/// Where in the message we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    /// At its first line, which may be an mbox separator.
+    #[default]
+    Front,
+    /// In the separator.
+    Separator,
+    /// At the first line behind it.
+    First,
+    /// In a field or a continuation of one.
+    Field,
+    /// At a line behind a field.
+    Next,
+    /// In the body.
+    Body,
+}
+
+impl Parter {
+    /// Whether all that follows passes as it is.
+    pub fn is_over(&self) -> bool {
+        self.at == At::Body
+    }
+
+    /// Takes the next octets of the content and appends to `out` what can go.
+    pub fn part(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        let mut rest = content;
+        while !rest.is_empty() {
+            match self.at {
+                At::Body => return out.extend_from_slice(rest),
+                At::Separator | At::Field => {
+                    let (line, behind) = match memchr::memchr(b'\n', rest) {
+                        Some(lf) => rest.split_at(lf + 1),
+                        None => return out.extend_from_slice(rest),
+                    };
+                    out.extend_from_slice(line);
+                    rest = behind;
+                    self.at = if self.at == At::Field {
+                        At::Next
+                    } else {
+                        At::First
+                    };
+                }
+                At::Front | At::First | At::Next => {
+                    let is_one = |octet: &&u8| is_name_octet(**octet) || is_space(**octet);
+                    let run = rest.iter().take_while(is_one).count();
+                    let room = NAME_MAX.saturating_sub(self.held.len());
+                    let (beginning, behind) = rest.split_at(run.min(room).clamp(1, rest.len()));
+                    rest = behind;
+                    self.held.extend_from_slice(beginning);
+                    if let Some(at) = self.known() {
+                        self.go_on(at, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The content is over.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if !self.held.is_empty() {
+            self.go_on(At::Body, out);
+        }
+    }
+
+    /// What the line is that has begun.
+    fn known(&self) -> Option<At> {
+        let line = self.held.as_slice();
+        if self.at == At::Front && is_separator(line) {
+            return Some(At::Separator);
+        }
+        match line {
+            b"\r" => None,
+            [first, ..] if is_space(*first) && self.at == At::Next => Some(At::Field),
+            _ if name_of(line).is_some() => Some(At::Field),
+            _ if line.len() < NAME_MAX && may_become_field(line) => None,
+            // A separator, as far as it has come.
+            _ if self.at == At::Front && line.iter().all(|octet| *octet == b'>') => {
+                Some(At::Separator)
+            }
+            _ => Some(At::Body),
+        }
+    }
+
+    fn go_on(&mut self, at: At, out: &mut Vec<u8>) {
+        let is_empty_line = matches!(self.held.as_slice(), b"\r\n" | b"\n" | b"\r");
+        if (self.at, at) == (At::Next, At::Body) && !is_empty_line {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.append(&mut self.held);
+        if at == At::Body {
+            self.held = Vec::new();
+        }
+        self.at = at;
+    }
+}
+
+/// Whether it is a name, perhaps with white space behind it, and nothing else yet.
+fn may_become_field(line: &[u8]) -> bool {
+    let length = line.iter().take_while(|o| is_name_octet(**o)).count();
+    let behind = line.get(length..).unwrap_or_default();
+    length > 0 && behind.iter().all(|octet| is_space(*octet))
+}
+
+fn is_space(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t')
+}
+
+#[cfg(test)]
+mod tests;
