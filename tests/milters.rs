@@ -338,6 +338,26 @@ async fn the_first_refusal_of_several_filters_decides() {
     assert_eq!(opinions.len(), 1);
 }
 
+/// It was shown what came, not what the first one made of it.
+#[tokio::test]
+async fn of_two_filters_that_write_a_body_the_second_undoes_nothing() {
+    let (one, two) = (Pymilter::start(&[]), Pymilter::start(&[]));
+    let address = |address| MilterAddress::parse(&format!("inet:{address}")).unwrap();
+    let milters = milters(vec![address(one.address), address(two.address)]);
+    let (body, bob) = (
+        hold(doing(&["replace"])).await,
+        recipients(&["bob@example.org"]),
+    );
+    let findings = milters.scan(&message(&body, &bob, TRACE)).await;
+    assert_eq!(findings.opinions[0].word, Word::Clean);
+    let second = &findings.opinions[1].word;
+    assert!(
+        matches!(second, Word::Failed(why) if why.contains("another milter")),
+        "{second:?}"
+    );
+    assert!(findings.new_body.is_some());
+}
+
 #[tokio::test]
 async fn opendkim_notes_that_a_message_has_no_signature() {
     let opendkim = Opendkim::start();

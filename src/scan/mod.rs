@@ -96,7 +96,7 @@ pub struct Findings {
     /// At least one opinion of each that was asked.
     pub opinions: Vec<Opinion>,
     /// The body (CRLF lines) that is to be delivered in the place of the
-    /// message's own, of the last milter that wrote one.
+    /// message's own, of the milter that wrote one.
     pub new_body: Option<Body>,
 }
 
@@ -222,6 +222,11 @@ impl Scanners {
         for service in &self.milters {
             let scan = async {
                 let (opinion, body) = service.client.scan(message).await?;
+                // It has not seen the other one, and would undo it.
+                if body.is_some() && new_body.is_some() {
+                    let what = "would replace the body that another milter has written";
+                    return Err(ScanError::Reported(what.to_owned()));
+                }
                 new_body = body.or(new_body.take());
                 Ok(vec![opinion])
             };

@@ -34,7 +34,7 @@ crate::settings::section! {
         rspamd_password: Option<Secret>, example "q1w2e3";
         /// ClamAV's clamd: `host:3310` or `unix:/path`.
         clamav: OrOff<ServiceAddress> = "off", example "unix:/run/clamav/clamd.ctl";
-        /// Milters, `inet:host:port` or `unix:/path`, asked in this order until one refuses.
+        /// Milters, `inet:host:port` or `unix:/path`, asked in this order until one refuses. Each is shown the message as it came; of two that write another body the second has failed.
         milters: MilterList = "", example "inet:127.0.0.1:8891, unix:/run/opendkim/opendkim.sock";
         /// A larger message is not scanned: it passes, and `X-Portcullis-Scan` says so.
         scan_max_size: Positive<Size> = "25M", example "10M";

@@ -106,7 +106,8 @@ impl Changes {
         self.asked += 1;
         self.header_octets += name.len() + value.len();
         if self.asked > CHANGES_MAX || self.header_octets > HEADER_MAX {
-            return Err(ScanError::Protocol("too many changes".to_owned()));
+            // A message may be written so that it wishes this, too.
+            return Err(ScanError::Reported("too many changes".to_owned()));
         }
         let text = |octets| String::from_utf8_lossy(octets).into_owned();
         match change(text(name), text(value)).checked() {
