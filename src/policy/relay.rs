@@ -13,10 +13,14 @@ use crate::smtp::path::{ForwardPath, LocalPart};
 /// percent hack, bang paths (both RFC 5321 appendix F.2 history that old
 /// servers still obey) and a nested `@`; then the look-alikes that Unicode
 /// compatibility folding turns into them.
-const ROUTING: [char; 12] = [
-    '\u{203C}', '\u{2048}', '\u{2049}', '%', '!', '@', '\u{FE6A}', '\u{FF05}', '\u{FE57}',
-    '\u{FF01}', '\u{FE6B}', '\u{FF20}',
+const ROUTING: [char; 13] = [
+    '\u{203C}', '\u{2048}', '\u{2049}', '%', '!', '@', '\u{FE6A}', '\u{FF05}', '\u{FE15}',
+    '\u{FE57}', '\u{FF01}', '\u{FE6B}', '\u{FF20}',
 ];
+
+/// What a local part begins with that holds a whole SMTP address, its `@` written
+/// `+40`: old Exchange and IIS send on to that (CVE-1999-0682).
+const ENCAPSULATED: &str = "IMCEASMTP-";
 
 /// One rule: an opinion about a recipient, or none.
 type Rule = fn(&Settings, Option<IpAddr>, Standing, &ForwardPath) -> Option<Verdict>;
@@ -116,7 +120,9 @@ fn own_domain(
 }
 
 fn names_a_route(local: &LocalPart) -> bool {
-    local.as_str().contains(ROUTING)
+    let local = local.as_str();
+    let start = local.get(..ENCAPSULATED.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(ENCAPSULATED) || local.contains(ROUTING)
 }
 
 #[cfg(test)]
@@ -194,6 +200,9 @@ mod tests {
             "<\"\\@example.com\"@example.org>",
             "<victim\u{FF20}example.com@example.org>",
             "<victim\u{FF05}example.com@example.org>",
+            "<example.com\u{FE15}victim@example.org>",
+            "<IMCEASMTP-victim+40example+2Ecom@example.org>",
+            "<\"imceasmtp-victim+40example+2Ecom\"@example.org>",
         ] {
             assert_eq!(
                 stranger(hidden),
