@@ -194,7 +194,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 fn parse_envid(text: &str) -> Option<Xtext> {
-    Xtext::parse(text).filter(|_| text.len() <= ENVID_MAX)
+    Xtext::parse(text).filter(|envid| envid.is_printable() && text.len() <= ENVID_MAX)
 }
 
 impl Body {

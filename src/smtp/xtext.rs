@@ -35,6 +35,12 @@ impl Xtext {
         (!content.is_empty()).then_some(Self(content))
     }
 
+    /// Whether it decodes to printable characters, as most of what is written so must
+    /// (RFC 3461 4.2 and 4.4).
+    pub fn is_printable(&self) -> bool {
+        self.0.bytes().all(|octet| matches!(octet, b' '..=b'~'))
+    }
+
     /// The decoded content. It may hold control characters: never print it raw.
     pub fn as_str(&self) -> &str {
         &self.0

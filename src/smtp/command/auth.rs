@@ -73,6 +73,11 @@ impl Mechanism {
     pub fn is_bound_to_tls(&self) -> bool {
         self.0.ends_with("-PLUS") || self.0 == "EXTERNAL"
     }
+
+    /// Whether anybody may sign in by it, who need be nobody (RFC 4505).
+    pub fn is_anonymous(&self) -> bool {
+        self.0 == "ANONYMOUS"
+    }
 }
 
 impl Base64Text {

@@ -143,7 +143,8 @@ impl Orcpt {
         if kind.eq_ignore_ascii_case(UTF_8) && !address.is_ascii() {
             return Self::unitext_of(kind, address);
         }
-        Self::new(kind, Xtext::parse(address)?).filter(|_| text.len() <= ORCPT_MAX)
+        let address = Xtext::parse(address).filter(Xtext::is_printable)?;
+        Self::new(kind, address).filter(|_| text.len() <= ORCPT_MAX)
     }
 
     /// Whether it is printed in ASCII.

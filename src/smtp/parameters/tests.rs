@@ -121,6 +121,8 @@ fn refuses_bad_and_repeated_values() {
             " ENVID=",
             " ENVID=a+0",
             " ENVID=a=b",
+            " ENVID=a+0AAction:failed",
+            " ENVID=a+7F",
             " ENVID=é",
             " ENVID=a ENVID=b",
         ],
@@ -145,6 +147,7 @@ fn refuses_bad_and_repeated_values() {
             " ORCPT=rfc822;",
             " ORCPT=rfc 822;a",
             " ORCPT=rfc822;a+b",
+            " ORCPT=rfc822;a+0D+0Ab",
             " ORCPT=rfc822;a ORCPT=rfc822;a",
         ],
     );
