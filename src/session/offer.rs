@@ -71,13 +71,13 @@ pub(super) fn chunking(rules: &Rules) -> bool {
     rules.backend.contains("CHUNKING") && rules.newline == crate::smtp::dot::BareNewline::Reject
 }
 
-/// The SASL mechanisms that work through a proxy that ends TLS.
+/// The SASL mechanisms that work through a proxy that ends TLS, and tell who signs in.
 pub(super) fn mechanisms(rules: &Rules) -> Vec<Mechanism> {
     rules
         .backend
         .auth_mechanisms()
         .into_iter()
-        .filter(|mechanism| !mechanism.is_bound_to_tls())
+        .filter(|mechanism| !mechanism.is_bound_to_tls() && !mechanism.is_anonymous())
         .collect()
 }
 

@@ -27,6 +27,7 @@ fn rules() -> Rules {
             "SCRAM-SHA-256",
             "SCRAM-SHA-256-PLUS",
             "EXTERNAL",
+            "ANONYMOUS",
             "LOGIN",
         ],
     );
@@ -96,7 +97,7 @@ fn offers_its_own_alone_before_a_backend_that_offers_nothing() {
 #[test]
 fn offers_no_auth_when_every_mechanism_is_tied_to_the_backends_tls() {
     let mut tied = rules();
-    Arc::make_mut(&mut tied.backend).insert("AUTH", ["SCRAM-SHA-1-PLUS", "EXTERNAL"]);
+    Arc::make_mut(&mut tied.backend).insert("AUTH", ["SCRAM-SHA-1-PLUS", "EXTERNAL", "ANONYMOUS"]);
     assert!(!keywords(&tied, Privacy::Encrypted).contains("AUTH"));
 }
 
