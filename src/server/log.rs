@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use tracing::Subscriber;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, registry};
@@ -71,9 +72,15 @@ impl Value for LogLevel {
                 ));
             }
         }
-        EnvFilter::try_new(text).map_err(|error| format!("is no log filter: {error}"))?;
+        filter(text).map_err(|error| format!("is no log filter: {error}"))?;
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Values of fields in it are plain text: a pattern of some dots takes seconds to get
+/// ready.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
 }
 
 /// Why there is no log.
@@ -112,9 +119,9 @@ static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Logs by another `LOG_LEVEL` from now on, if there is a log.
 pub(super) fn follow(settings: &Settings) {
-    if let Some(filter) = FILTER.get() {
+    if let (Some(handle), Ok(new)) = (FILTER.get(), filter(&settings.log_level.0)) {
         // It fails only when the log is gone.
-        let _ = filter.reload(EnvFilter::new(&settings.log_level.0));
+        let _ = handle.reload(new);
     }
 }
 
@@ -130,6 +137,8 @@ where
         .fmt_fields(form)
         .event_format(form)
         .with_writer(writer);
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(&level.0));
+    // It has been read before.
+    let filter = filter(&level.0).unwrap_or_default();
+    let (filter, handle) = reload::Layer::new(filter);
     (registry().with(filter).with(lines), handle)
 }

@@ -210,3 +210,17 @@ fn the_end_of_the_process_does_not_wait_for_a_blocked_output_for_ever() {
     drop(guard);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn the_value_of_a_field_in_the_filter_is_plain_text() {
+    // As a pattern it would be none.
+    let level = "off,[visit{number=((1}]=info";
+    let visited = |number| {
+        logged(LineForm::Plain, level, || {
+            let _span = info_span!("visit", number = %number).entered();
+            info!("seen");
+        })
+    };
+    assert!(visited("((1").contains("seen"));
+    assert_eq!(visited("1"), "");
+}
