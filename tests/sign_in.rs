@@ -110,8 +110,10 @@ fn a_refusal_stands_though_the_server_hangs_up_behind_it() {
                 virtual_mailbox_maps = inline:{bob@example.org=box/}\n",
         ..Options::default()
     });
-    let portcullis =
-        Portcullis::before(&postfix, &[("AUTH_FAIL_RATE", "3/h"), ("LIMIT_EXEMPT", "")]);
+    let portcullis = Portcullis::before(
+        &postfix,
+        &[("AUTH_FAIL_RATE", "3/h"), ("LIMIT_EXEMPT", "127.0.0.1")],
+    );
     let guess = format!("AUTH PLAIN {}", STANDARD.encode("\0ann\0wrong"));
     let encrypted = || {
         let mut client = Smtp::connect_from(CLIENT, portcullis.mx);

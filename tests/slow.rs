@@ -18,8 +18,8 @@ use support::{
 };
 use tokio::task::JoinSet;
 
-/// Of each of the three kinds; a thousand in all.
-const CLIENTS: [usize; 3] = [334, 333, 333];
+/// Of each of the four kinds; a thousand in all.
+const CLIENTS: usize = 250;
 
 /// TIMEOUT_COMMAND and TIMEOUT_HANDSHAKE.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -51,6 +51,7 @@ enum Kind {
     Command,
     Handshake,
     ProxyHeader,
+    StartTls,
 }
 
 impl Kind {
@@ -60,14 +61,19 @@ impl Kind {
             Self::Command => (1, portcullis.mx, b"EHLO "),
             Self::Handshake => (2, portcullis.tls, CLIENT_HELLO),
             Self::ProxyHeader => (3, portcullis.mx, b"PROXY TCP4 192.0.2.1 192.0.2.2 "),
+            Self::StartTls => (4, portcullis.mx, CLIENT_HELLO),
         };
         let source = Ipv4Addr::new(127, network, high, low);
         let began = Instant::now();
         let stream = connect_from(source, server).await.unwrap();
         let mut guest = Guest::new(stream);
-        if matches!(self, Self::Command) {
+        if matches!(self, Self::Command | Self::StartTls) {
             let greeting = guest.reply().await.unwrap();
             assert!(greeting.starts_with("220"), "{greeting}");
+        }
+        if matches!(self, Self::StartTls) {
+            let lines = [("EHLO slow.test", "250"), ("STARTTLS", "220")];
+            guest.dialogue(&lines).await.unwrap();
         }
         (guest.drip(octets).await, began.elapsed())
     }
@@ -114,9 +120,14 @@ fn a_thousand_slow_clients_hold_no_backend_connection_and_are_gone_by_their_dead
     });
     let stays = runtime().block_on(async {
         let mut slow = JoinSet::new();
-        let kinds = [Kind::Command, Kind::Handshake, Kind::ProxyHeader];
-        for (kind, count) in kinds.into_iter().zip(CLIENTS) {
-            for number in 0..count {
+        let kinds = [
+            Kind::Command,
+            Kind::Handshake,
+            Kind::ProxyHeader,
+            Kind::StartTls,
+        ];
+        for kind in kinds {
+            for number in 0..CLIENTS {
                 slow.spawn(async move { (kind, kind.stay(doors, number).await) });
             }
         }
@@ -129,8 +140,10 @@ fn a_thousand_slow_clients_hold_no_backend_connection_and_are_gone_by_their_dead
     for (kind, (heard, took)) in &stays {
         match kind {
             Kind::Command => assert!(heard.starts_with("421 4.4.2"), "{heard}"),
-            // Before the handshake and before the header nobody is spoken to.
-            Kind::Handshake | Kind::ProxyHeader => assert_eq!(heard, "", "{kind:?}"),
+            // In the handshake and before the header nobody is spoken to.
+            Kind::Handshake | Kind::ProxyHeader | Kind::StartTls => {
+                assert_eq!(heard, "", "{kind:?}")
+            }
         }
         assert_gone_by(DEADLINE, *took);
     }

@@ -5,7 +5,7 @@ use super::*;
 /// Heals quickly.
 const SHORT: Timing = Timing {
     deadline: Duration::from_secs(2),
-    lease: Duration::from_millis(600),
+    lease: Duration::from_secs(3),
 };
 
 #[tokio::test]

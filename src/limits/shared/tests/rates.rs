@@ -17,7 +17,8 @@ async fn lets_the_burst_pass_and_then_one_token_per_period() {
     let token = [charge("a", period, 5, 1)];
     let start = Instant::now();
     let mut passed = 0;
-    while start.elapsed() < Duration::from_millis(400) {
+    // However late the questions come.
+    while passed < 40 {
         match instance.charge("nobody", &token).await.unwrap() {
             Ruling::Pass => passed += 1,
             Ruling::Refused { index: 0, wait } => assert!(wait <= period, "{wait:?}"),
@@ -25,8 +26,7 @@ async fn lets_the_burst_pass_and_then_one_token_per_period() {
         }
     }
     let most = 5 + start.elapsed().as_millis() / 10 + 1;
-    // On a busy machine a few periods may pass unasked while the bucket is full.
-    assert!((30..=most).contains(&passed), "{passed} of {most}");
+    assert!(passed <= most, "{passed} of {most}");
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn tells_how_long_to_wait() {
     assert!(wait <= 180 * SECOND && wait > 170 * SECOND, "{wait:?}");
 
     // What it says is true: not before, and then at once.
-    let cost = [charge("b", Duration::from_millis(300), 1, 1)];
+    let cost = [charge("b", 3 * SECOND, 1, 1)];
     assert_eq!(instance.charge("", &cost).await, Some(Ruling::Pass));
     let Some(Ruling::Refused { wait, .. }) = instance.charge("", &cost).await else {
         panic!("passed");
@@ -149,9 +149,9 @@ async fn bans_in_all_instances_and_doubles() {
     let server = Server::start();
     let one = Instance::connected(&server.url(), PATIENT).await;
     let two = Instance::connected(&server.url(), PATIENT).await;
-    let [first, longest] = [Duration::from_millis(300), Duration::from_secs(1)];
-    for (instance, expected) in [(&one, 300), (&two, 600), (&one, 1000), (&two, 1000)] {
-        let expected = Duration::from_millis(expected);
+    let [first, longest] = [6 * SECOND, 20 * SECOND];
+    for (instance, expected) in [(&one, 6), (&two, 12), (&one, 20), (&two, 20)] {
+        let expected = Duration::from_secs(expected);
         assert_eq!(instance.ban("a", first, longest).await, Some(expected));
         for instance in [&one, &two] {
             let ruling = instance.charge("a", &[]).await;
@@ -164,7 +164,7 @@ async fn bans_in_all_instances_and_doubles() {
         server.command("DEL portcullis:ban:a");
     }
     let memory: i64 = server.ask(|redis| redis.ttl("portcullis:strikes:a"));
-    assert!((86_000..=86_401).contains(&memory), "{memory}");
+    assert!((86_000..=86_421).contains(&memory), "{memory}");
 }
 
 #[tokio::test]
