@@ -97,6 +97,14 @@ fn what_a_filter_saw_as_the_body_is_neither_edited_nor_kept() {
     let portcullis = Portcullis::before(&postfix, &[("MILTERS", &milter)]);
     let mut client = Smtp::greeted(portcullis.mx);
     let front = "Subject: odd\r\nX-Portcullis-B: B\r\n";
+    // An odd line in front is a body, too.
+    let odd = format!("X{}: y\r\n{front}{body}", " ".repeat(998));
+    let reply = client.deliver("a@sender.test", "b@example.org", odd.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let arrived = String::from_utf8(postfix.message()).unwrap();
+    let (header, rest) = arrived.split_once("\r\n\r\n").unwrap();
+    assert!(!header.contains("Subject: odd"), "{header}");
+    assert_eq!(rest, odd, "{header}");
     for (count, (does, expected)) in [("nothing", body), ("replace", "new\r\n")]
         .iter()
         .enumerate()
@@ -104,7 +112,7 @@ fn what_a_filter_saw_as_the_body_is_neither_edited_nor_kept() {
         let message = format!("X-Do: {does}\r\n{front}{body}");
         let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
         assert!(reply.starts_with("250"), "{reply}");
-        let arrived = postfix.messages(count + 1);
+        let arrived = postfix.messages(count + 2);
         let arrived = arrived
             .iter()
             .map(|message| String::from_utf8_lossy(message));

@@ -100,6 +100,10 @@ pub struct Findings {
     pub new_body: Option<Body>,
 }
 
+/// Octets of the empty line that a message may have been given: nobody passes
+/// unscanned for these.
+const OURS: u64 = 2;
+
 /// The scanners that the settings name.
 #[derive(Debug)]
 pub struct Scanners {
@@ -170,7 +174,7 @@ impl Scanners {
     /// is over; a late one has failed. At least one opinion of each, but for
     /// milters behind one that refuses.
     pub async fn scan(&self, message: &Message<'_>) -> Findings {
-        if message.body.len() > self.max_size {
+        if message.body.len() > self.max_size.saturating_add(OURS) {
             tracing::info!(
                 id = message.id,
                 size = message.body.len(),

@@ -13,8 +13,8 @@ use super::section::{is_separator, name_of};
 const NAME_MAX: usize = 998;
 
 /// Puts an empty line before the first line of a header section that is neither a
-/// field nor the continuation of one. A message whose very first line is none has no
-/// header section, and passes as it is; so does everything behind an empty line.
+/// field nor the continuation of one, be it the very first of the message. What is
+/// behind an empty line passes as it is.
 #[derive(Debug, Default)]
 pub struct Parter {
     at: At,
@@ -98,17 +98,13 @@ impl Parter {
             [first, ..] if is_space(*first) && self.at == At::Next => Some(At::Field),
             _ if name_of(line).is_some() => Some(At::Field),
             _ if line.len() < NAME_MAX && may_become_field(line) => None,
-            // A separator, as far as it has come.
-            _ if self.at == At::Front && line.iter().all(|octet| *octet == b'>') => {
-                Some(At::Separator)
-            }
             _ => Some(At::Body),
         }
     }
 
     fn go_on(&mut self, at: At, out: &mut Vec<u8>) {
         let is_empty_line = matches!(self.held.as_slice(), b"\r\n" | b"\n" | b"\r");
-        if (self.at, at) == (At::Next, At::Body) && !is_empty_line {
+        if at == At::Body && !is_empty_line {
             out.extend_from_slice(b"\r\n");
         }
         out.append(&mut self.held);

@@ -70,16 +70,16 @@ fn part(reads: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The content with an empty line before the first line behind a field that is none.
+/// The content with an empty line before its first line that is no field.
 fn parted(content: &[u8], mut at: usize) -> Vec<u8> {
     let mut is_behind_field = false;
     for line in lines(content.get(at..).unwrap_or_default()) {
         let continues = line.starts_with(b" ") || line.starts_with(b"\t");
         let is_field = name(&line[..line.len().min(998)]).is_some();
-        if is_empty_line(line) || line == b"\r" || !is_behind_field && !is_field {
+        if is_empty_line(line) || line == b"\r" {
             break;
         }
-        if !continues && !is_field {
+        if !is_field && !(continues && is_behind_field) {
             return [&content[..at], b"\r\n", &content[at..]].concat();
         }
         is_behind_field = true;
@@ -120,13 +120,23 @@ fuzz_target!(|data: &[u8]| {
         true => lines(content).next().map_or(0, <[u8]>::len),
         false => 0,
     };
-    // Nobody writes so many quotes that are none of a separator.
-    let is_led = is_separated || quotes >= 998;
+    // Nobody writes so many quotes.
+    let is_led = is_separated && quotes + 5 <= 998;
     let led = lines(content).next().filter(|_| is_led);
     let expected = parted(content, led.map_or(0, <[u8]>::len));
     assert_eq!(part(&[content]), expected);
     assert_eq!(part(&pieces(seed, content)), expected);
     assert_eq!(part(&[&expected]), expected, "parted twice");
+    // Whatever is edited, nothing behind that line is.
+    let end = lines(&expected).scan(0, |at, line| {
+        *at += line.len();
+        Some((*at, is_empty_line(line)))
+    });
+    let end = end.filter(|(_, is_end)| *is_end).map(|(at, _)| at).next();
+    if let Some(body) = end.and_then(|end| expected.get(end..)) {
+        let out = edit(&[&expected], Editor::new(trace, edits.clone()));
+        assert!(out.ends_with(body), "the body stays whole");
+    }
 
     let message = &content[skipped..];
     let first = lines(message).next();

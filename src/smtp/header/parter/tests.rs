@@ -46,16 +46,13 @@ fn a_line_that_is_no_field_begins_the_body() {
 }
 
 #[test]
-fn what_has_an_empty_line_or_no_header_section_passes() {
+fn what_has_an_empty_line_passes() {
     for passes in [
         "",
         "\r\n",
         "\r\nbody\r\n",
-        "body\r\nSubject: a\r\nbody\r\n",
-        " body\r\nSubject: a\r\nbody\r\n",
         "Subject: a\r\n\r\nbody\r\nSubject: a\r\nbody\r\n",
         "Subject: a\r\n\tb\r\n \r\nTo: c\r\n",
-        "From a@b.test\r\nbody\r\nSubject: a\r\nbody\r\n",
         "Subject: a\r\n",
         "Subject: a",
     ] {
@@ -64,14 +61,28 @@ fn what_has_an_empty_line_or_no_header_section_passes() {
 }
 
 #[test]
-fn a_separator_goes_before_the_section() {
-    let quotes = ">".repeat(2000);
-    for separator in [
-        "From a@b.test",
-        ">>From a",
-        "From : x",
+fn a_message_that_begins_with_its_body_is_given_an_empty_line_first() {
+    let spaces = " ".repeat(NAME_MAX);
+    let name = "x".repeat(NAME_MAX);
+    let quotes = ">".repeat(NAME_MAX);
+    for first in [
+        "body",
+        " body",
+        "X",
+        &format!("X{spaces}: a"),
+        &format!("{name}: a"),
         &format!("{quotes}From a"),
     ] {
+        let sent = format!("{first}\r\nSubject: a\r\nbody\r\n");
+        assert_eq!(part(&sent), format!("\r\n{sent}"), "{first:.20}");
+        let led = part(&format!("From a@b.test\r\n{sent}"));
+        assert_eq!(led, format!("From a@b.test\r\n\r\n{sent}"), "{first:.20}");
+    }
+}
+
+#[test]
+fn a_separator_goes_before_the_section() {
+    for separator in ["From a@b.test", ">>From a", "From : x"] {
         let sent = format!("{separator}\r\nSubject: a\r\nbody\r\n");
         let expected = format!("{separator}\r\nSubject: a\r\n\r\nbody\r\n");
         assert_eq!(part(&sent), expected, "{separator}");
