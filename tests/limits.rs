@@ -457,6 +457,17 @@ fn what_stands_in_messages_has_no_relay_banned() {
         client.ask("QUIT", "221");
     }));
     assert!(!is_banned_over(refused));
+    // What is heard again behind one makes no error less.
+    assert!(is_banned_over(|client| {
+        client.ask("EHLO client.test", "250");
+        client.ask("MAIL FROM:<a@sender.test>", "250");
+        client.ask("RCPT TO:<b@example.org>", "250");
+        client.send(b"BDAT 3\r\na\nb");
+        client.expect("554 5.6.0");
+        (0..10).for_each(|_| drop(client.ask("RCPT TO:<b@example.org>", "5")));
+        (0..9).for_each(|_| drop(client.ask("FROB", "500")));
+        client.ask("FROB", "421 4.7.0");
+    }));
     // However many, whether they end the session or not.
     assert!(!is_banned_over(
         |client| (0..9).for_each(|_| refused(client))

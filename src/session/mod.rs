@@ -318,7 +318,10 @@ impl<'a> Session<'a> {
         if !self.machine.in_transaction() {
             self.journal.no_transaction();
         }
-        if let Answer::Refused(Refusal::Body(_)) = answer {
+        // Commands pipelined behind it hear the same, and are no errors.
+        if let Answer::Refused(Refusal::Body(_)) = answer
+            && self.machine.errors() > self.errors
+        {
             self.bad_bodies = self.bad_bodies.saturating_add(1);
         }
         self.offended |= matches!(&answer, Answer::Refused(refusal) if refusal.is_offence());
