@@ -329,6 +329,21 @@ fn a_backend_that_relays_for_whoever_claims_to_be_one_of_us_is_found() {
     nothing_arrived(&postfix);
 }
 
+/// That it relays nothing for the null sender says nothing about the others.
+#[test]
+fn a_backend_that_minds_the_null_sender_alone_is_found_open() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_relay_restrictions =\n\
+                smtpd_recipient_restrictions = check_sender_access inline:{example.com=OK}, \
+                reject_unauth_destination",
+        ..Options::default()
+    });
+    live(postfix.address, &[("RELAY", "backend")])
+        .ends_with(1)
+        .has("open relay", "error", &["THE RELAY IS OPEN"]);
+    nothing_arrived(&postfix);
+}
+
 /// That it lets nobody pretend to be one of its own says nothing about the others.
 #[test]
 fn a_backend_that_minds_forged_senders_is_not_held_to_be_shut_for_it() {

@@ -13,8 +13,11 @@ use crate::smtp::command::{Command, CommandError};
 use crate::smtp::path::AddressError;
 use crate::smtp::reply::Reply;
 
+/// A sender of nobody's.
+const STRANGER_SENDER: &str = "portcullis-check@example.com";
+
 /// Tried in turn: some servers take no null reverse-path.
-const SENDERS: [&str; 2] = ["MAIL FROM:<>", "MAIL FROM:<portcullis-check@example.com>"];
+const SENDERS: [&str; 2] = ["", STRANGER_SENDER];
 
 /// No mailbox of anybody's. The first domain exists, the second never will
 /// (RFC 2606): a server may refuse either for that, and still relay.
@@ -60,6 +63,8 @@ enum ProbeError {
     Name(#[from] AddressError),
     #[error(transparent)]
     Command(#[from] CommandError),
+    #[error("{0}")]
+    Later(String),
 }
 
 /// Whom the server takes a client for.
@@ -194,9 +199,16 @@ async fn probe(backend: &Backend, domains: &[&str]) -> Result<Probed, ProbeError
     // Whatever it has taken, it shall forget; leaving does the same.
     let _ = conversation.exchange(&Command::Rset).await;
     conversation.quit().await;
-    if let (false, Some(domain)) = (answer == Answer::Taken, domains.first()) {
-        // There are servers that relay for whoever says that he is one of theirs.
-        let sender = format!("postmaster@{domain}");
+    // The null sender may be the only one for whom it does not relay; and there are
+    // servers that do for whoever says that he is one of theirs.
+    let own = domains.first().map(|domain| format!("postmaster@{domain}"));
+    for sender in [Some(STRANGER_SENDER.to_owned()), own]
+        .into_iter()
+        .flatten()
+    {
+        if answer == Answer::Taken {
+            break;
+        }
         match (is_open_to(backend, &sender).await, &answer) {
             (Ok(true), _) => answer = Answer::Taken,
             (Err(error), Answer::Refused(words)) => {
@@ -215,7 +227,7 @@ async fn offer(
     domains: &[&str],
 ) -> Result<(Answer, Vec<(String, Reply)>), ProbeError> {
     for sender in SENDERS {
-        let reply = ask(conversation, sender).await?;
+        let reply = ask(conversation, &format!("MAIL FROM:<{sender}>")).await?;
         if reply.is_positive_completion() {
             let answer = recipients(conversation).await?;
             return Ok((answer, postmasters(conversation, domains).await));
@@ -233,14 +245,26 @@ async fn offer(
     Ok((Answer::Unclear("no sender is taken".to_owned()), Vec::new()))
 }
 
-/// Whether it takes foreign recipients from a stranger who says that he is `sender`,
-/// one of its own. On a connection of its own: servers lose patience with who errs.
+/// Whether it takes foreign recipients from a stranger who says that he is `sender`.
+/// On a connection of its own: servers lose patience with who errs.
 async fn is_open_to(backend: &Backend, sender: &str) -> Result<bool, ProbeError> {
     let mut conversation = backend.open(&Client::stranger()?).await?;
     let reply = ask(&mut conversation, &format!("MAIL FROM:<{sender}>")).await?;
-    let is_open = reply.is_positive_completion() && foreign(&mut conversation).await?.is_none();
+    let refusals = match reply.is_positive_completion() {
+        true => foreign(&mut conversation).await?,
+        false => Some(vec![reply]),
+    };
     conversation.quit().await;
-    Ok(is_open)
+    let Some(refusals) = refusals else {
+        return Ok(true);
+    };
+    // Another time it might.
+    match refusals.iter().find(|reply| !reply.is_transient()) {
+        Some(_) => Ok(false),
+        None => Err(ProbeError::Later(
+            refusals.last().map_or(String::new(), words),
+        )),
+    }
 }
 
 /// The refusals of the foreign recipients; `None` when one is taken.
