@@ -175,6 +175,14 @@ impl Backend {
         Some(all)
     }
 
+    /// Shows in the metrics which servers are up.
+    pub fn show(&self) {
+        for server in &self.servers {
+            let is_up = server.up.load(Ordering::Relaxed);
+            server.shown.of(()).set(i64::from(is_up));
+        }
+    }
+
     /// The servers by address, and how they are. Asks nobody.
     pub fn health(&self) -> Vec<(String, ServerState)> {
         // A probe may be missed once, and the next may take its time.

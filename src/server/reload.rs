@@ -128,6 +128,8 @@ impl Running {
         let backends = service.backend.health();
         let is_backend = |name: &str| backends.iter().any(|(address, _)| address == name);
         metrics.backend_up.keep(is_backend);
+        // One of a reload that was refused may have shown what it found.
+        service.backend.show();
         let court = service.court.as_ref();
         let scanners = court.map(|court| court.scanners.enabled());
         let scanners: Vec<_> = scanners.iter().flatten().map(ToString::to_string).collect();
