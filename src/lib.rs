@@ -50,7 +50,8 @@
 //! - `session/group.rs` tells the backend together what a client has pipelined. The
 //!   machine still takes one event after the other; it only foresees.
 //! - A message that is judged gets an empty line before its first line that is no
-//!   field, so that scanners, the editor and the backend agree where its body begins.
+//!   field, and a name before an mbox separator, so that scanners, the editor and the
+//!   backend agree where its body begins.
 //! - What is changed in a message (`Change`, `Editor`) lies in `smtp::header`,
 //!   below policy, which decides about it.
 //! - No milter, spamd or clamd client crate was sound enough (bounds, time, macros):

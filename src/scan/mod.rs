@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::policy::content::{Opinion, Scanner, Word};
+use crate::smtp::header::GROWTH_MAX;
 use crate::spool::{Body, SpoolError};
 use crate::tls::TlsDetails;
 
@@ -100,10 +101,6 @@ pub struct Findings {
     pub new_body: Option<Body>,
 }
 
-/// Octets of the empty line that a message may have been given: nobody passes
-/// unscanned for these.
-const OURS: u64 = 2;
-
 /// The scanners that the settings name.
 #[derive(Debug)]
 pub struct Scanners {
@@ -174,7 +171,8 @@ impl Scanners {
     /// is over; a late one has failed. At least one opinion of each, but for
     /// milters behind one that refuses.
     pub async fn scan(&self, message: &Message<'_>) -> Findings {
-        if message.body.len() > self.max_size.saturating_add(OURS) {
+        // What we have given it ourselves lets no message pass.
+        if message.body.len() > self.max_size.saturating_add(GROWTH_MAX) {
             tracing::info!(
                 id = message.id,
                 size = message.body.len(),
@@ -247,6 +245,14 @@ impl Scanners {
             }
         }
         Findings { opinions, new_body }
+    }
+
+    /// Shows in the metrics who is in service.
+    pub fn show(&self) {
+        self.spamassassin.iter().for_each(Service::show);
+        self.clamav.iter().for_each(Service::show);
+        self.rspamd.iter().for_each(Service::show);
+        self.milters.iter().for_each(Service::show);
     }
 
     /// Asks every scanner whether it is there: what it says of itself, or why

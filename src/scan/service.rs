@@ -53,12 +53,17 @@ impl<C> Service<C> {
     ) -> Vec<Opinion> {
         let opinions = self.answer(id, deadline, scan).await;
         self.tally.said(&opinions);
+        self.show();
+        opinions
+    }
+
+    /// Shows in the metrics whether it is in service.
+    pub(super) fn show(&self) {
         if self.breaker.is_open() {
             self.tally.out_of_service();
         } else {
             self.tally.in_service();
         }
-        opinions
     }
 
     async fn answer(

@@ -128,10 +128,13 @@ impl Running {
         let backends = service.backend.health();
         let is_backend = |name: &str| backends.iter().any(|(address, _)| address == name);
         metrics.backend_up.keep(is_backend);
-        // One of a reload that was refused may have shown what it found.
+        // Those of a reload that was refused may have shown what they found.
         service.backend.show();
         let court = service.court.as_ref();
         let scanners = court.map(|court| court.scanners.enabled());
+        if let Some(court) = court {
+            court.scanners.show();
+        }
         let scanners: Vec<_> = scanners.iter().flatten().map(ToString::to_string).collect();
         let is_scanner = |name: &str| scanners.iter().any(|scanner| scanner == name);
         metrics.scans.keep(is_scanner);

@@ -7,10 +7,10 @@
 //! What is taken for the header section: every line up to the first empty one.
 //! A line that is neither a field nor a continuation stays where it is, and
 //! fields behind it still count: some readers end the section there and some
-//! do not, and a forged field must be found for both; a message that is
-//! judged has an empty line there, see [`Parter`]. A message whose very first line
-//! is no field has no header section; an empty line then parts new fields from it,
-//! so that its first line cannot continue the last of them.
+//! do not, and a forged field must be found for both. A message that is judged has
+//! an empty line there and no separator in front, see [`Parter`]. A message whose
+//! very first line is no field has no header section; an empty line then parts new
+//! fields from it, so that its first line cannot continue the last of them.
 //! An mbox separator (`From `, `>From `, `>>From `) that leads a message stays in front:
 //! servers look for it nowhere else.
 
@@ -22,7 +22,7 @@ mod parter;
 mod section;
 
 pub use change::{Change, FieldError, Place};
-pub use parter::Parter;
+pub use parter::{GROWTH_MAX, Parter};
 use section::Section;
 pub(crate) use section::{is_field, is_separator};
 

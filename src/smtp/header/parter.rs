@@ -12,9 +12,18 @@ use super::section::{is_separator, name_of};
 /// has no room for a longer name.
 const NAME_MAX: usize = 998;
 
+/// What an mbox separator becomes the value of.
+const SEPARATOR: &[u8] = b"X-Mailbox-Line: ";
+
+/// Octets by which a message grows at most.
+pub const GROWTH_MAX: u64 = 18;
+
 /// Puts an empty line before the first line of a header section that is neither a
 /// field nor the continuation of one, be it the very first of the message. What is
 /// behind an empty line passes as it is.
+///
+/// An mbox separator (`From `, `>From `) in front becomes a field, as Postfix has it:
+/// there are servers to which it is the body.
 #[derive(Debug, Default)]
 pub struct Parter {
     at: At,
@@ -28,10 +37,6 @@ enum At {
     /// At its first line, which may be an mbox separator.
     #[default]
     Front,
-    /// In the separator.
-    Separator,
-    /// At the first line behind it.
-    First,
     /// In a field or a continuation of one.
     Field,
     /// At a line behind a field.
@@ -52,20 +57,16 @@ impl Parter {
         while !rest.is_empty() {
             match self.at {
                 At::Body => return out.extend_from_slice(rest),
-                At::Separator | At::Field => {
+                At::Field => {
                     let (line, behind) = match memchr::memchr(b'\n', rest) {
                         Some(lf) => rest.split_at(lf + 1),
                         None => return out.extend_from_slice(rest),
                     };
                     out.extend_from_slice(line);
                     rest = behind;
-                    self.at = if self.at == At::Field {
-                        At::Next
-                    } else {
-                        At::First
-                    };
+                    self.at = At::Next;
                 }
-                At::Front | At::First | At::Next => {
+                At::Front | At::Next => {
                     let is_one = |octet: &&u8| is_name_octet(**octet) || is_space(**octet);
                     let run = rest.iter().take_while(is_one).count();
                     let room = NAME_MAX.saturating_sub(self.held.len());
@@ -90,11 +91,9 @@ impl Parter {
     /// What the line is that has begun.
     fn known(&self) -> Option<At> {
         let line = self.held.as_slice();
-        if self.at == At::Front && is_separator(line) {
-            return Some(At::Separator);
-        }
         match line {
             b"\r" => None,
+            _ if self.is_led() => Some(At::Field),
             [first, ..] if is_space(*first) && self.at == At::Next => Some(At::Field),
             _ if name_of(line).is_some() => Some(At::Field),
             _ if line.len() < NAME_MAX && may_become_field(line) => None,
@@ -102,7 +101,15 @@ impl Parter {
         }
     }
 
+    /// Whether an mbox separator leads the message.
+    fn is_led(&self) -> bool {
+        self.at == At::Front && is_separator(&self.held)
+    }
+
     fn go_on(&mut self, at: At, out: &mut Vec<u8>) {
+        if self.is_led() {
+            out.extend_from_slice(SEPARATOR);
+        }
         let is_empty_line = matches!(self.held.as_slice(), b"\r\n" | b"\n" | b"\r");
         if at == At::Body && !is_empty_line {
             out.extend_from_slice(b"\r\n");
