@@ -148,6 +148,23 @@ async fn gtube_is_refused_in_rspamds_own_words() {
     }
 }
 
+/// Where the message has no header section, what looks like one is its body.
+#[tokio::test]
+async fn an_empty_line_in_front_is_no_white_space() {
+    let rspamd = Rspamd::start(RULES);
+    let recipients = ["bob@example.org".to_owned()];
+    for (front, passes) in [("", false), ("\r\n", true)] {
+        let body = hold(format!("{front}Subject: action: reject\r\n\r\nx\r\n")).await;
+        let message = Message {
+            trace: b"",
+            ..message(&body, &recipients)
+        };
+        let opinions = scanners(&rspamd, "60s").scan(&message).await.opinions;
+        let refused = |opinion: &Opinion| matches!(opinion.word, Word::Refuse { .. });
+        assert_eq!(opinions.iter().any(refused), !passes, "{opinions:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_facts_of_the_envelope_reach_its_rules() {
     let rspamd = Rspamd::start(RULES);

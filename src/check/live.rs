@@ -25,7 +25,7 @@ use crate::tls::{BackendTls, Inspector, Presented};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest visit to a backend, which may answer each question late.
-const VISIT: Duration = Duration::from_secs(60);
+const VISIT: Duration = Duration::from_secs(120);
 
 /// Longest wait for the backend's name to be looked up, for an address that
 /// only makes a sentence complete.

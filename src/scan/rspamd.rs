@@ -158,8 +158,9 @@ impl Rspamd {
         mut connection: Connection,
         message: &Message<'_>,
     ) -> Result<Excerpt, ScanError> {
-        let trace = u64::try_from(message.trace.len()).unwrap_or(u64::MAX);
-        let whole = message.body.len().saturating_add(trace);
+        let front = front(message).await?;
+        let ours = u64::try_from(front.len()).unwrap_or(u64::MAX);
+        let whole = message.body.len().saturating_add(ours);
         let (pieces, upload) = Upload::of(whole);
         let fields = envelope_fields(message);
         let request = self.request(Method::POST, "/checkv2", fields, upload)?;
@@ -174,7 +175,7 @@ impl Rspamd {
         let handed_over = AtomicU64::new(0);
         let answer = tokio::select! {
             answer = answer => answer?,
-            error = feed(message, pieces, &handed_over) => return Err(error.into()),
+            error = feed(front, message, pieces, &handed_over) => return Err(error.into()),
         };
         if handed_over.load(Ordering::Relaxed) < whole {
             let what = "judges what it has not seen all of";
@@ -308,15 +309,30 @@ fn field_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
 }
 
+/// What is shown before the message: our trace field; without one, where the message
+/// has no header section, a hop. rspamd passes over empty lines in front, and would
+/// take the body for the section.
+async fn front<'a>(message: &Message<'a>) -> io::Result<&'a [u8]> {
+    if !message.trace.is_empty() {
+        return Ok(message.trace);
+    }
+    let first = message.body.reader().next().await?;
+    Ok(match first {
+        Some(octets) if octets.starts_with(b"\r") => message.hop,
+        _ => message.trace,
+    })
+}
+
 /// Hands the message over piece by piece, and counts the octets; returns only if
 /// it cannot be read.
 async fn feed(
+    front: &[u8],
     message: &Message<'_>,
     pieces: mpsc::Sender<Bytes>,
     handed_over: &AtomicU64,
 ) -> io::Error {
     let mut reader = message.body.reader();
-    let mut piece = Some(Bytes::copy_from_slice(message.trace));
+    let mut piece = Some(Bytes::copy_from_slice(front));
     while let Some(octets) = piece {
         // Nobody takes it: the answer, which is waited for elsewhere, came early.
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
