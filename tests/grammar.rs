@@ -82,7 +82,8 @@ fn a_mailbox() -> impl Strategy<Value = Mailbox> {
 }
 
 fn an_xtext() -> impl Strategy<Value = Xtext> {
-    "[\\x00-\\x7f]{1,20}".prop_filter_map("no xtext", |text| Xtext::new(&text))
+    prop_oneof!["[\\x00-\\x7f]{1,20}", "[ -~]{1,20}"]
+        .prop_filter_map("no xtext", |text| Xtext::new(&text))
 }
 
 fn mail_parameters() -> impl Strategy<Value = MailParameters> {
@@ -102,7 +103,8 @@ fn mail_parameters() -> impl Strategy<Value = MailParameters> {
         proptest::option::of(body),
         any::<bool>(),
         proptest::option::of(prop_oneof![Just(Ret::Full), Just(Ret::Headers)]),
-        proptest::option::of(an_xtext()),
+        // RFC 3461 4.4: printable.
+        proptest::option::of(an_xtext().prop_filter("printable", Xtext::is_printable)),
         proptest::option::of(submitter),
         any::<bool>(),
     )

@@ -108,13 +108,22 @@ impl Notify {
 
 impl Orcpt {
     /// Puts an address type and an address together; `None` when the type is
-    /// no keyword or the whole is longer than 500 octets encoded.
+    /// no keyword, the address not printable (RFC 3461 4.2), or the whole longer than
+    /// 500 octets encoded.
     pub fn new(kind: &str, address: Xtext) -> Option<Self> {
         let orcpt = Self {
             kind: kind.to_owned(),
             address: Written::Xtext(address),
         };
-        (is_keyword(kind) && orcpt.to_string().len() <= ORCPT_MAX).then_some(orcpt)
+        let may_stand = is_keyword(kind) && orcpt.is_printable();
+        (may_stand && orcpt.to_string().len() <= ORCPT_MAX).then_some(orcpt)
+    }
+
+    fn is_printable(&self) -> bool {
+        match &self.address {
+            Written::Xtext(address) => address.is_printable(),
+            Written::Unitext(_) => true,
+        }
     }
 
     /// An address of type `utf-8` that is not all ASCII, as it is printed; `None` when
@@ -143,8 +152,7 @@ impl Orcpt {
         if kind.eq_ignore_ascii_case(UTF_8) && !address.is_ascii() {
             return Self::unitext_of(kind, address);
         }
-        let address = Xtext::parse(address).filter(Xtext::is_printable)?;
-        Self::new(kind, address).filter(|_| text.len() <= ORCPT_MAX)
+        Self::new(kind, Xtext::parse(address)?).filter(|_| text.len() <= ORCPT_MAX)
     }
 
     /// Whether it is printed in ASCII.
