@@ -130,14 +130,41 @@ fn differences(transcript: &Transcript, lane: Lane, account: &Account) -> Vec<St
 }
 
 impl Lane {
-    /// A letter that took the way through the spool comes by DATA, whose last line has an end.
+    /// A letter that took the way through the spool comes by DATA, whose last line has an
+    /// end, and has an empty line before its body.
     fn arrives(self, letter: &Letter) -> Letter {
         let mut letter = letter.clone();
         if self.scanner.is_some() {
+            letter.content = parted(&letter.content);
             end_last_line(&mut letter.content);
         }
         letter
     }
+}
+
+/// With an empty line before the first line that neither is a field nor continues one,
+/// unless one comes before; an mbox separator in front is the value of a field.
+fn parted(content: &[u8]) -> Vec<u8> {
+    let unquoted = content.iter().position(|octet| *octet != b'>');
+    let is_led = unquoted.is_some_and(|at| content[at..].starts_with(b"From "));
+    let name: &[u8] = if is_led { b"X-Mailbox-Line: " } else { b"" };
+    let content = [name, content].concat();
+    let (mut at, mut behind_field) = (0, false);
+    for line in content.split_inclusive(|octet| *octet == b'\n') {
+        let is_space = |octet: &u8| matches!(octet, b' ' | b'\t');
+        let continues = behind_field && line.first().is_some_and(is_space);
+        let colon = line.iter().take(998).position(|octet| *octet == b':');
+        let name = line[..colon.unwrap_or(0)].trim_ascii_end();
+        let is_field = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+        if line == b"\r\n" {
+            break;
+        }
+        if !continues && !is_field {
+            return [&content[..at], b"\r\n", &content[at..]].concat();
+        }
+        (at, behind_field) = (at + line.len(), true);
+    }
+    content
 }
 
 fn end_last_line(content: &mut Vec<u8>) {
