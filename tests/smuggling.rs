@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use support::meant::{Bare, Meant, Transcript};
+use support::meant::{Bare, Meant, Transcript, parted};
 use support::readers::{Account, Laxity, Letter, Reader};
 use support::smuggler::{Client, try_all};
 use support::streams::{self, Dice, Stream};
@@ -140,31 +140,6 @@ impl Lane {
         }
         letter
     }
-}
-
-/// With an empty line before the first line that neither is a field nor continues one,
-/// unless one comes before; an mbox separator in front is the value of a field.
-fn parted(content: &[u8]) -> Vec<u8> {
-    let unquoted = content.iter().position(|octet| *octet != b'>');
-    let is_led = unquoted.is_some_and(|at| content[at..].starts_with(b"From "));
-    let name: &[u8] = if is_led { b"X-Mailbox-Line: " } else { b"" };
-    let content = [name, content].concat();
-    let (mut at, mut behind_field) = (0, false);
-    for line in content.split_inclusive(|octet| *octet == b'\n') {
-        let is_space = |octet: &u8| matches!(octet, b' ' | b'\t');
-        let continues = behind_field && line.first().is_some_and(is_space);
-        let colon = line.iter().take(998).position(|octet| *octet == b':');
-        let name = line[..colon.unwrap_or(0)].trim_ascii_end();
-        let is_field = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-        if line == b"\r\n" {
-            break;
-        }
-        if !continues && !is_field {
-            return [&content[..at], b"\r\n", &content[at..]].concat();
-        }
-        (at, behind_field) = (at + line.len(), true);
-    }
-    content
 }
 
 fn end_last_line(content: &mut Vec<u8>) {
