@@ -251,18 +251,7 @@ fn a_message_in_chunks_that_never_ends_is_logged_with_its_envelope() {
 fn clients_closed_without_a_word_and_clients_without_room_are_logged() {
     let backend = Scripted::start(&[]);
     let portcullis = Portcullis::guarding(backend.address, &[("SESSIONS_MAX", "2")]);
-    // The visits that waited for the start may still be on their way out.
-    let admitted = || {
-        wait_for(Duration::from_secs(5), || {
-            let mut client = Smtp::connect(portcullis.mx);
-            client.reply().starts_with("220").then_some(())?;
-            client.ask("EHLO client.test", "250");
-            // Who has got something done is not closed for being idle a second later.
-            let reply = client.deliver("a@sender.test", "b@example.org", b"\r\n");
-            reply.starts_with("250").then_some(client)
-        })
-        .expect("never admitted")
-    };
+    let admitted = || Smtp::admitted(portcullis.mx);
     let (mut first, _second) = (admitted(), admitted());
     let turned_away = session_id(&Smtp::connect(portcullis.mx).expect("421 4.7.0"));
     first.say("GET / HTTP/1.1");

@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::{Finished, Options, Portcullis, Postfix, Scripted, Smtp};
-use support::{dot_stuffed, first_difference, letter, torture, wait_for};
+use support::{dot_stuffed, first_difference, letter, torture};
 
 const MIB: u64 = 1 << 20;
 
@@ -254,18 +254,7 @@ fn one_client_more_than_sessions_max_hears_421() {
     for mode in ["enforce", "monitor"] {
         let settings = [("SESSIONS_MAX", "5"), ("MODE", mode)];
         let portcullis = Portcullis::guarding(backend.address, &settings);
-        // The visits that waited for the start may still be on their way out.
-        let admitted = || {
-            wait_for(Duration::from_secs(5), || {
-                let mut client = Smtp::connect(portcullis.mx);
-                client.reply().starts_with("220").then_some(())?;
-                client.ask("EHLO client.test", "250");
-                // Who has got something done is not closed for being idle a second later.
-                let reply = client.deliver("a@sender.test", "b@example.org", b"\r\n");
-                reply.starts_with("250").then_some(client)
-            })
-            .expect("never admitted")
-        };
+        let admitted = || Smtp::admitted(portcullis.mx);
         let mut clients: Vec<_> = (0..5).map(|_| admitted()).collect();
 
         let mut sixth = Smtp::connect(portcullis.mx);

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::wait_for;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -67,6 +68,21 @@ impl Smtp {
         client.expect("220");
         client.ask("EHLO client.test", "250");
         client
+    }
+
+    /// One that has a place where there are few, and has got something done, so that it
+    /// is not closed for being idle a second later. The visits that waited for the start
+    /// of the program may still be on their way out.
+    #[track_caller]
+    pub fn admitted(server: SocketAddr) -> Self {
+        wait_for(Duration::from_secs(10), || {
+            let mut client = Self::connect(server);
+            client.reply().starts_with("220").then_some(())?;
+            client.ask("EHLO client.test", "250");
+            let reply = client.deliver("a@sender.test", "b@example.org", b"\r\n");
+            reply.starts_with("250").then_some(client)
+        })
+        .expect("never admitted")
     }
 
     /// Its own address, as the server sees it.
