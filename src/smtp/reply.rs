@@ -128,6 +128,12 @@ impl Reply {
         self.code / 100 == 5
     }
 
+    /// 500, 501 or 502: the command was not read as what it is (RFC 5321 4.2.2), so
+    /// that no octets behind its line belong to it.
+    pub fn is_not_understood(&self) -> bool {
+        matches!(self.code, 500..=502)
+    }
+
     /// Adds text to the last line, such as ` [session id]`.
     pub fn append(&mut self, suffix: &str) {
         if let Some(last) = self.lines.last_mut() {

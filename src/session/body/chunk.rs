@@ -80,8 +80,16 @@ pub(in crate::session) async fn relay_chunk(
     }
     client.shrink();
     let last = if bdat.last { Last::Yes } else { Last::No };
+    let moved = match outlet.outcome(last).await {
+        Moved::Answered(reply) if reply.is_not_understood() => {
+            // It takes the octets for commands, and owes replies to them.
+            backend.take();
+            Moved::Interrupted(reply)
+        }
+        moved => moved,
+    };
     Relayed {
-        moved: outlet.outcome(last).await,
+        moved,
         octets: bdat.size,
     }
 }

@@ -48,7 +48,7 @@ impl Machine {
             Phase::Mail(_, envelope) if !envelope.recipients.is_empty() => 0,
             Phase::Chunks(_, _, octets) => *octets,
             Phase::Failed(_, answer) => {
-                let answer = answer.clone();
+                let answer = for_chunk(answer);
                 let phase = if bdat.last {
                     phase.without_transaction()
                 } else {
@@ -290,6 +290,20 @@ impl Machine {
 /// RFC 3030 2: what a chunk is answered with.
 fn kept(bdat: Bdat) -> String {
     format!("{} octets received", bdat.size)
+}
+
+/// What a chunk that is thrown away hears of what failed before it: the same, unless
+/// that would say that BDAT was not understood. Who hears this may hold the octets of the
+/// chunk to have been read as commands.
+fn for_chunk(answer: &Answer) -> Answer {
+    let is_misunderstood = match answer {
+        Answer::Own(reply) | Answer::Backend(reply) => reply.is_not_understood(),
+        Answer::Refused(refusal) => refusal.reply().is_not_understood(),
+    };
+    if is_misunderstood {
+        return Answer::Refused(Refusal::Sequence("The transaction has failed"));
+    }
+    answer.clone()
 }
 
 fn refused(refusal: Refusal) -> Ending {

@@ -122,6 +122,28 @@ fn what_was_pipelined_behind_a_refused_chunk_gets_the_same_answer() {
     assert_eq!(code(&advance(&mut machine, Event::Discarded)), 503);
 }
 
+/// A client that hears that BDAT was not understood holds the octets to have been read
+/// as commands.
+#[test]
+fn a_chunk_that_is_thrown_away_is_never_said_to_be_not_understood() {
+    let hello = transaction()[..1].to_vec();
+    let malformed = and(hello, &[command("MAIL FROM:<a@b.test>x")]);
+    for (events, expected) in [
+        (malformed, 501),
+        (and(transaction()[..3].to_vec(), &[answered(500)]), 500),
+        (and(transaction()[..3].to_vec(), &[answered(502)]), 502),
+    ] {
+        let (mut machine, step) = after(Privacy::Clear, &events);
+        assert_eq!(code(&step), expected);
+        let rcpt = command("RCPT TO:<x@example.org>");
+        assert_eq!(code(&advance(&mut machine, rcpt)), expected);
+        for line in ["BDAT 5", "BDAT 5 LAST"] {
+            assert_eq!(advance(&mut machine, command(line)), Step::Discard(5));
+            assert_eq!(code(&advance(&mut machine, Event::Discarded)), 503);
+        }
+    }
+}
+
 #[test]
 fn a_chunk_that_broke_gets_one_honest_answer_and_the_rest_the_same() {
     for (moved, expected) in [
