@@ -44,7 +44,9 @@
 //!   a bell of its own, so that a shutdown and stress reach sessions without a
 //!   lock that all of them share.
 //! - `BACKEND_CONN_MAX` belongs there too (`limits/seats.rs`): who must give up a
-//!   connection to the backend is known where it is known who waits.
+//!   connection to the backend is known where it is known who waits. The next one goes
+//!   to the network that has the fewest: by arrival alone a few clients that ask again
+//!   and again, hundreds at once, would keep it from all others.
 //! - Sessions run on threads with a runtime each (`server/crew.rs`); the process's
 //!   own runtime accepts, probes and answers the admin port.
 //! - `session/group.rs` tells the backend together what a client has pipelined. The

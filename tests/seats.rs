@@ -10,6 +10,7 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -210,5 +211,45 @@ fn who_asks_for_nothing_but_refusals_gives_it_up_too() {
         assert!(reply.starts_with("250"), "{reply}");
         client.ask("QUIT", "221");
     });
+    assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
+}
+
+/// By who came first alone, it would wait behind all of them.
+#[test]
+fn who_has_none_is_served_before_who_has_many_and_wants_more() {
+    const GREEDY: usize = 2;
+    const MORE: usize = 16;
+    let postfix = Postfix::start(Options::default());
+    let settings = [
+        ("BACKEND_CONN_MAX", "2"),
+        ("LIMIT_EXEMPT", ""),
+        ("CONN_RATE", "off"),
+        ("MSG_RATE", "off"),
+    ];
+    let portcullis = Portcullis::before(&postfix, &settings);
+    let from = |network: u8| Smtp::connect_from(Ipv4Addr::new(127, network, 0, 1), portcullis.mx);
+    let greeted = |network: u8| {
+        let mut client = from(network);
+        client.wait_up_to(PATIENCE);
+        client.expect("220");
+        client.ask("EHLO client.test", "250");
+        client
+    };
+    let mut greedy: Vec<_> = (0..GREEDY + MORE).map(|_| greeted(1)).collect();
+    let (holding, waiting) = greedy.split_at_mut(GREEDY);
+    for client in holding {
+        client.ask("MAIL FROM:<greedy@sender.test>", "250");
+    }
+    for client in waiting.iter_mut() {
+        client.say("MAIL FROM:<greedy@sender.test>");
+    }
+    // So that they are all in the line.
+    std::thread::sleep(Duration::from_secs(1));
+    let message = letter("honest");
+    let reply = greeted(2).deliver("a@sender.test", "b@example.org", message.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    let refused = waiting.iter_mut().map(Smtp::reply);
+    let refused = refused.filter(|reply| reply.starts_with("451 4.3.2"));
+    assert!(refused.count() > MORE / 2, "they had not to wait at all");
     assert!(Arrived::at(&postfix, message.as_bytes()).added.is_empty());
 }

@@ -172,6 +172,14 @@ impl Limits {
         }
     }
 
+    /// The networks that a client is counted in, its own first; none if it is exempt.
+    pub fn networks(&self, client: IpAddr) -> Vec<IpNet> {
+        match self.exempt.contains(client) {
+            true => Vec::new(),
+            false => self.widths.networks(client).collect(),
+        }
+    }
+
     /// A connection was refused; it counts if the client is over its own limits.
     fn flooded(&self, client: IpAddr, refused: &Finding) {
         if !self.is_own(client, refused) {

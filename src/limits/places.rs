@@ -12,7 +12,7 @@
 //! slower than [`BODY_RATE`] uses up its time in all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -77,6 +77,8 @@ pub(super) struct Guest {
     pub(super) holds_since: AtomicU64,
     /// How many connections it has been given so far.
     pub(super) seats: AtomicU64,
+    /// How many its network had when it asked for the last.
+    pub(super) rank: AtomicU32,
     /// Milliseconds that we have waited before that, since it got something done.
     waited: AtomicU64,
     /// Those of them in which we waited for commands.

@@ -17,7 +17,7 @@ section! {
         conn_max: ConnMax = "20", example "50";
         /// Connections at once in all. Above 80 % of it, clients that keep Portcullis waiting for ten seconds are closed, those that have neither sent a message nor signed in first and sooner; bodies that come faster than 8 KiB/s keep nobody waiting.
         sessions_max: NonZeroU32 = "10000", example "2000";
-        /// Connections at once to the guarded servers, all clients together; `off` for no bound. Set it a little below what the old server serves at once (Postfix: `default_process_limit`, 100; Exim: `smtp_accept_max`, 20): a full one turns the probe away too, and counts as down. When they are used up a client waits for 15 s, then hears `451`, and clients that have held one for ten seconds without getting anything done, and keep Portcullis waiting or send a body below 8 KiB/s, are closed.
+        /// Connections at once to the guarded servers, all clients together; `off` for no bound. Set it a little below what the old server serves at once (Postfix: `default_process_limit`, 100; Exim: `smtp_accept_max`, 20): a full one turns the probe away too, and counts as down. When they are used up a client waits for 15 s, then hears `451`; the next one goes to the network that has the fewest (`PREFIX_V4`, `PREFIX_V6`, `PREFIX_FACTOR`), or to a client in `LIMIT_EXEMPT`; and clients that have held one for ten seconds without getting anything done, and keep Portcullis waiting or send a body below 8 KiB/s, are closed.
         backend_conn_max: ConnMax = "90", example "18";
         /// Messages of a client, counted at MAIL; above it `450`.
         msg_rate: Rate = "120/min burst 60", example "120/min burst 60";

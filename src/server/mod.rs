@@ -226,7 +226,7 @@ pub async fn run(
         backend: Arc::clone(&backend),
         limits: Arc::clone(&limits),
         places: Arc::clone(&places),
-        seats: Seats::new(rooms.limits.backend_conn_max),
+        seats: Seats::new(rooms.limits.backend_conn_max, rooms.limits.prefix_factor.0),
         door_log: DoorLog::new(),
         court,
     }));

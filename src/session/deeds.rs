@@ -117,7 +117,8 @@ impl Session<'_> {
         };
         // What is left of a connection that is of no more use holds a seat.
         self.backend = None;
-        let Some(seat) = self.place.sit(&self.service.seats).await else {
+        let networks = self.service.limits.networks(self.addresses.0.ip());
+        let Some(seat) = self.place.sit(&self.service.seats, &networks).await else {
             // The refusal is logged, in a flood not each.
             tracing::debug!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");
             return Event::Connected(Err(Unavailable::Busy));
