@@ -4,8 +4,9 @@
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use super::OpenError;
 use super::address::Protocol;
-use super::open::{Encryption, OpenError, Speaker};
+use super::open::{Encryption, Speaker};
 use super::reach::connect;
 use super::{Backend, Conversation, Probed, Server};
 use crate::smtp::command::Command;

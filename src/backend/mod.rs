@@ -8,12 +8,13 @@ pub mod conversation;
 mod examine;
 pub mod introduce;
 mod open;
+mod open_error;
 mod probe;
 mod reach;
 
 pub use conversation::{Conversation, Lost};
 pub use introduce::{Client, ClientInfo, Dialect, Introduction, STRANGER};
-pub use open::OpenError;
+pub use open_error::OpenError;
 pub use probe::{Probed, TlsState};
 
 use std::fmt;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use super::OpenError;
 use super::introduce::{Client, Introduction};
-use super::open::{Encryption, OpenError, Speaker};
+use super::open::{Encryption, Speaker};
 use super::{Backend, Server};
 use crate::smtp::ehlo::Keywords;
 use crate::tls::{BackendTls, TlsDetails};

@@ -5,11 +5,12 @@
 
 use std::time::Instant;
 
+use super::Session;
 use super::body::{self, Kept as KeptBody, Pace};
 use super::deeds::while_read;
 use super::machine::{Event, Spooled, Weighed};
+use super::message::{Chunks, Kept, Plan};
 use super::refusal::Refusal;
-use super::{Chunks, Kept, Plan, Session};
 use crate::policy::Mode;
 use crate::policy::content::{ContentVerdict, Edits, Judgement, judge_content};
 use crate::scan::{Findings, Message};

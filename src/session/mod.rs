@@ -16,6 +16,7 @@ mod id;
 mod journal;
 mod judge;
 pub mod machine;
+mod message;
 pub mod offer;
 pub mod refusal;
 mod service;
@@ -28,7 +29,7 @@ pub use service::{Court, Listener, Service};
 pub use settings::{AllowedVerb, BodyLineMax, LineMax, Settings};
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -37,19 +38,16 @@ use crate::limits::{Attempt, Permit, Place};
 use crate::metrics::Admission::{Busy, FailedHandshake};
 use crate::metrics::Presence;
 use crate::policy::Mode;
-use crate::policy::content::Edits;
-use crate::smtp::bdat::ChunkChecker;
 use crate::smtp::command::Command;
-use crate::smtp::header::Parter;
 use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::Reply;
-use crate::spool;
 use admit::{Addresses, Admitted, NotAdmitted, Source, admit};
-use body::{Limits, Pace};
+use body::Limits;
 use client::{Client, ClientError, Line, Silence};
 use group::Group;
 use journal::Journal;
 use machine::{Answer, Ending, Event, Machine, Privacy, Step};
+use message::{Chunks, Kept};
 use refusal::Refusal;
 
 /// Serves one client from its first octet to its last.
@@ -128,61 +126,6 @@ struct Session<'a> {
     done: u32,
     /// Whether an offence was met.
     offended: bool,
-}
-
-/// The message that is kept for scanners.
-enum Kept {
-    Nothing,
-    /// It is coming.
-    Coming(Box<spool::Writer>),
-    /// It is here, and may be delivered so.
-    Whole(Box<Plan>),
-}
-
-/// How a message is delivered.
-struct Plan {
-    body: spool::Body,
-    edits: Edits,
-    /// In the place of its own body.
-    new_body: Option<spool::Body>,
-}
-
-/// The message that is being relayed or kept, chunk by chunk if it comes so.
-struct Chunks {
-    checker: ChunkChecker,
-    parter: Parter,
-    began: Instant,
-    /// Since when the client owes the next chunk.
-    idle: Instant,
-    pace: Pace,
-    /// Whether our trace field has gone out.
-    is_traced: bool,
-}
-
-impl Chunks {
-    fn new(limits: &Limits, place: &Place) -> Self {
-        let now = Instant::now();
-        Self {
-            checker: ChunkChecker::new(),
-            parter: Parter::default(),
-            began: now,
-            idle: now,
-            pace: Pace::new(limits, Some(place.meter())),
-            is_traced: false,
-        }
-    }
-
-    /// The next chunk is here. It has been waited for: the place in the spool and
-    /// the backend are held between chunks, too.
-    fn next(&mut self) -> &mut Self {
-        self.pace.pay(self.idle.elapsed());
-        self
-    }
-
-    /// How long the next chunk may still take, whatever comes before it.
-    fn patience(&self) -> Duration {
-        self.pace.patience().saturating_sub(self.idle.elapsed())
-    }
 }
 
 impl<'a> Session<'a> {

@@ -4,8 +4,8 @@ use std::io;
 
 use super::{LARGE_BUFFER, Last, Outlet, Relayed};
 use crate::backend::Conversation;
-use crate::session::Plan;
 use crate::session::machine::Moved;
+use crate::session::message::Plan;
 use crate::smtp::dot::Encoder;
 use crate::smtp::header::Editor;
 use crate::spool::{Body, Reader};
