@@ -153,6 +153,22 @@ fn a_250_inside_a_body_acknowledges_nothing() {
     assert_eq!(client.rest(), "");
 }
 
+/// The rest of a reply that has begun must not be the answer to what comes later.
+#[test]
+fn half_a_250_inside_a_body_acknowledges_nothing_when_it_ends() {
+    let begun: &[Act] = &[Act::Send(b"250-2.0.0 almost\r\n")];
+    let ended: &[Act] = &[Act::Send(b"250 2.0.0 taken\r\n550 5.7.1 not taken\r\n")];
+    let backend = Scripted::start(&[("body", begun), (".", ended)]);
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    transaction(&mut client);
+    client.send(b"first\r\n");
+    std::thread::sleep(Duration::from_millis(300));
+    client.send(b"second\r\n.\r\n");
+    client.expect("451 4.4.1");
+    client.ask("QUIT", "221");
+}
+
 #[test]
 fn a_connection_that_went_stale_between_two_messages_is_replaced_in_silence() {
     let taken = Act::Say("250 2.0.0 taken");

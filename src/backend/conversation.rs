@@ -237,9 +237,14 @@ impl Conversation {
         };
         match said {
             Some(reply) if reply.code() == 421 => Ok(Some(reply)),
-            None if self.input.is_empty() => Ok(None),
+            None if !self.has_begun_to_speak() => Ok(None),
             _ => Err(Lost::Unasked),
         }
+    }
+
+    /// Whether part of a reply is here, and its end is not.
+    pub fn has_begun_to_speak(&self) -> bool {
+        !self.input.is_empty() || !self.parser.is_at_rest()
     }
 
     /// Writes octets of a body, or whole printed commands.

@@ -227,10 +227,25 @@ impl<'a> Outlet<'a> {
     async fn listen_first(&mut self) {
         let word = tokio::select! {
             biased;
-            word = self.early_word() => word,
-            () = std::future::ready(()) => return,
+            word = self.early_word() => Some(word),
+            () = std::future::ready(()) => None,
         };
-        self.close(word);
+        match word {
+            Some(word) => self.close(word),
+            // Its end would pass for the answer to what goes out now.
+            None if self.is_being_told() => {
+                let word = timeout(LAST_WORD, self.early_word()).await;
+                self.close(word.unwrap_or(Moved::Lost));
+            }
+            None => {}
+        }
+    }
+
+    fn is_being_told(&self) -> bool {
+        match self {
+            Self::Open(Some(conversation)) => conversation.has_begun_to_speak(),
+            Self::Open(None) | Self::Closed(_) => false,
+        }
     }
 
     async fn write(&mut self, octets: &[u8]) {

@@ -77,6 +77,11 @@ impl ReplyParser {
         Ok(None)
     }
 
+    /// Whether no line of a reply is held whose end is still to come.
+    pub fn is_at_rest(&self) -> bool {
+        self.code.is_none()
+    }
+
     /// How long the next line is, with its CRLF.
     fn find_line(&mut self, buffer: &[u8]) -> Result<Option<usize>, ReplyError> {
         let unscanned = buffer.get(self.scanned..).unwrap_or_default();
