@@ -12,7 +12,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Act, Portcullis, Scripted, Smtp};
+use support::{Act, Options, Portcullis, Postfix, Scripted, Smtp, letter};
 
 const GROUP: &[u8] = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<x@example.org>\r\nDATA\r\n";
 
@@ -53,6 +53,35 @@ fn a_backend_without_pipelining_hears_one_command_at_a_time() {
     assert!(backend.transactions(1)[0].ends_with("MAIL FROM:<a@b.test>\r\n"));
     std::thread::sleep(Duration::from_millis(300));
     assert!(backend.transactions(1)[0].ends_with("MAIL FROM:<a@b.test>\r\n"));
+}
+
+/// Postfix hangs up on who says nothing; the group goes to it once more.
+#[test]
+fn recipients_of_a_group_that_is_told_twice_are_counted_once() {
+    let postfix = Postfix::start(Options {
+        extra: "smtpd_timeout = 2s",
+        ..Options::default()
+    });
+    let limits = [("LIMIT_EXEMPT", ""), ("RCPT_RATE", "1/h burst 4")];
+    let portcullis = Portcullis::before(&postfix, &limits);
+    let mut client = Smtp::greeted(portcullis.mx);
+    let message = letter("first");
+    let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
+    assert!(reply.starts_with("250"), "{reply}");
+    std::thread::sleep(Duration::from_secs(4));
+    let recipient = "RCPT TO:<b@example.org>\r\n";
+    let group = format!(
+        "MAIL FROM:<a@sender.test>\r\n{}DATA\r\n",
+        recipient.repeat(3)
+    );
+    client.send(group.as_bytes());
+    for code in ["250", "250", "250", "250", "354"] {
+        client.expect(code);
+    }
+    client.send(b"text\r\n.\r\n");
+    client.expect("250");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RCPT TO:<b@example.org>", "452");
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl Group {
 impl Session<'_> {
     pub(super) async fn exchange(&mut self, command: &Command) -> Event {
         let sent = self.backend.as_ref().is_some_and(|to| to.has_sent(command));
-        if !sent {
+        // MAIL may be said again over another connection, and its group with it.
+        if !sent && !matches!(command, Command::Mail(_)) {
             self.group = Group::default();
         }
         let alone = sent || !self.begins_group(command) || self.client.upcoming(0).is_none();
@@ -73,12 +74,16 @@ impl Session<'_> {
     /// What the client has pipelined behind a command and goes with it.
     async fn rest_of_group(&mut self) -> Vec<Command> {
         let mut rest = Vec::new();
+        let mut before = std::mem::take(&mut self.group);
         while let Some((command, behind)) = self.client.upcoming(rest.len()) {
             let Some(foreseen) = self.machine.foresee(command, behind, rest.len()) else {
                 break;
             };
             if let Some(question) = foreseen.question {
-                let verdict = self.verdict(&question).await;
+                let verdict = match before.verdict(&question) {
+                    Some(verdict) => verdict,
+                    None => self.verdict(&question).await,
+                };
                 let passes = verdict == Verdict::Pass;
                 self.group.asked(question, verdict);
                 if !passes {
