@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    Arrived, Clamd, Manner, Options, Portcullis, Postfix, Pymilter, Rspamd, Scripted, Sham, Smtp,
-    Spamd, dot_stuffed, eicar, free_address, heard, letter, spam, torture, wait_for,
+    Act, Arrived, Clamd, Manner, Options, Portcullis, Postfix, Pymilter, Rspamd, Scripted, Sham,
+    Smtp, Spamd, dot_stuffed, eicar, free_address, heard, letter, spam, torture, wait_for,
 };
 
 const SENDER: &str = "a@sender.test";
@@ -289,6 +289,42 @@ fn monitoring_lets_mail_pass_when_scanners_are_down() {
     assert_eq!(arrived.added, ["X-Portcullis-Scan: clamav=failed"]);
     let log = portcullis.log_with("let pass");
     assert!(log.contains("\"would\":\"refuse\""), "{log}");
+}
+
+/// A server that learns of the client guards its relay itself, and recipients of others
+/// pass; one that takes everybody for the proxy must not be told of them instead.
+#[test]
+fn monitoring_opens_no_relay_when_another_server_must_take_over() {
+    const FOREIGN: &str = "RCPT TO:<x@foreign.test>";
+    let knows: &[(&str, &[Act])] = &[
+        ("EHLO", &[Act::Say("250-knows.test\r\n250 XCLIENT ADDR")]),
+        ("XCLIENT", &[Act::Say("220 knows.test")]),
+        ("DATA", &[Act::Close]),
+    ];
+    let (knows, relays) = (Scripted::start(knows), Scripted::start(&[]));
+    let sham = Sham::start(Manner::Clean);
+    let both = format!("{}, {}", knows.address, relays.address);
+    let clamav = sham.address.to_string();
+    let settings = [
+        ("MODE", "monitor"),
+        ("CLIENT_INFO", "auto"),
+        ("CLAMAV", clamav.as_str()),
+        ("BACKEND", both.as_str()),
+    ];
+    let portcullis = Portcullis::guarding(knows.address, &settings);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask(FOREIGN, "250");
+    client.ask("DATA", "354");
+    assert!(knows.transactions(1)[0].contains(FOREIGN));
+    drop(knows);
+    client.send(b"text\r\n.\r\n");
+    client.expect("451 4.4.1");
+    client.ask("RCPT TO:<x@foreign.test>", "503");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask(FOREIGN, "550");
+    let told = relays.transactions(1).concat();
+    assert!(!told.contains("foreign.test"), "{told}");
 }
 
 /// An address where nothing answers, while what is returned with it lives: its queue

@@ -14,7 +14,9 @@ use std::net::Ipv4Addr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use support::{Arrived, Options, Portcullis, Postfix, Smtp, heard, letter};
+use support::{
+    Act, Arrived, Options, Portcullis, Postfix, Scripted, Smtp, heard, letter, wait_for,
+};
 
 /// Longer than a client may have to wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,6 +162,19 @@ fn who_has_lost_one_needs_not_wait_for_it() {
     assert_eq!(postfix.messages(2).len(), 2);
 }
 
+#[test]
+fn who_has_a_connection_that_is_of_no_more_use_does_not_keep_it() {
+    let backend = Scripted::start(&[("RSET", &[Act::Say("500 5.5.1 what")])]);
+    let portcullis = Portcullis::guarding(backend.address, &[("BACKEND_CONN_MAX", "1")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RSET", "250");
+    let held = || portcullis.metric("portcullis_backend_connections");
+    let free = wait_for(Duration::from_secs(5), || (held() == 0.0).then_some(()));
+    assert!(free.is_some(), "nobody waits, so nobody would take it away");
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+}
+
 /// However many commands it spreads its waiting over.
 #[test]
 fn who_never_gets_anything_done_is_gone_by_its_deadline() {
@@ -190,6 +205,24 @@ fn who_never_gets_anything_done_is_gone_by_its_deadline() {
         let reply = client.deliver("a@sender.test", "b@example.org", message.as_bytes());
         assert!(reply.starts_with("250"), "{reply}");
     }
+}
+
+/// What comes between its chunks is no waiting between commands.
+#[test]
+fn a_message_in_many_chunks_has_the_time_of_its_body() {
+    let postfix = Postfix::start(Options::default());
+    let portcullis = Portcullis::before(&postfix, &[("TIMEOUT_COMMAND", "2s")]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    client.ask("MAIL FROM:<a@sender.test>", "250");
+    client.ask("RCPT TO:<b@example.org>", "250");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        client.send(b"BDAT 3\r\nx\r\n");
+        client.expect("250");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    client.ask("BDAT 0 LAST", "250");
+    assert_eq!(postfix.messages(1).len(), 1);
 }
 
 /// The pauses before its replies are ours, and yet it is the client that waits.

@@ -334,9 +334,17 @@ impl Place {
         self.guest.waits(self.places.now());
     }
 
+    /// From now on the client keeps us waiting for the next part of a body that has
+    /// begun: that is no idling between commands.
+    pub fn waits_in_body(&self) {
+        self.guest.in_body.store(true, Ordering::Relaxed);
+        self.guest.waits(self.places.now());
+    }
+
     /// From now on we are at work.
     pub fn works(&self) {
         self.guest.works(self.places.now());
+        self.guest.in_body.store(false, Ordering::Relaxed);
     }
 
     /// The client has got something done: a message, a sign-in.

@@ -136,6 +136,10 @@ impl Session<'_> {
                     relogin,
                 };
                 self.backend = Some(conversation);
+                if self.relies_on_introduction && !self.backend_knows_the_client() {
+                    // It would take everybody for the proxy, and relay.
+                    return Event::Connected(Err(Unavailable::Gone));
+                }
                 Event::Connected(Ok(link))
             }
             Err(OpenError::Refused(reply) | OpenError::Closing(reply)) => {

@@ -93,6 +93,8 @@ impl Session<'_> {
                 verdict
             }
             (Verdict::Refuse(finding), Mode::Monitor) => {
+                self.relies_on_introduction |=
+                    matches!(finding, Finding::ForeignDomain | Finding::HiddenRoute);
                 self.would_refuse(&Refusal::Policy(finding));
                 Verdict::Pass
             }
@@ -100,7 +102,7 @@ impl Session<'_> {
         }
     }
 
-    fn backend_knows_the_client(&self) -> bool {
+    pub(super) fn backend_knows_the_client(&self) -> bool {
         self.backend.as_ref().is_some_and(|conversation| {
             matches!(
                 conversation.introduction,
@@ -133,8 +135,8 @@ impl Session<'_> {
     /// What happened instead: it does not read, or its place is needed.
     pub(super) async fn hold_up(&mut self, answer: &Answer) -> Result<(), Event> {
         let errors = self.machine.errors();
-        let erred = errors > self.errors;
-        self.errors = errors;
+        let before = std::mem::replace(&mut self.errors, errors);
+        let erred = errors > before;
         match answer {
             Answer::Own(_) => {}
             Answer::Backend(reply) if reply.code() < 400 => self.refusals = 0,
@@ -144,7 +146,8 @@ impl Session<'_> {
         }
         let settings = &self.service.settings;
         if self.service.policy.mode == Mode::Monitor {
-            if erred && errors == settings.error_max.saturating_add(1) {
+            // One command may make two.
+            if before <= settings.error_max && errors > settings.error_max {
                 self.would_refuse(&Refusal::TooManyErrors);
             }
             return Ok(());

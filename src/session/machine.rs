@@ -126,9 +126,13 @@ enum Pending {
     Clear(Answer),
     Auth(Guess),
     AuthLine(Guess),
-    /// `*` was sent; then this is the answer, or the backend's own refusal
-    /// where the client itself gave up.
-    AuthCancel(Option<Answer>),
+    /// `*` was sent; then `then` is the answer, or the backend's own refusal where
+    /// the client itself gave up.
+    AuthCancel {
+        /// Whether the backend may have judged what the client said before.
+        judged: bool,
+        then: Option<Answer>,
+    },
     Pass,
 }
 
@@ -140,8 +144,8 @@ enum Asked {
     SignIn(Auth),
     /// In the midst of it: this line would go to the backend.
     SignInLine(Guess, AuthLine),
-    /// With the backend's refusal.
-    FailedSignIn(Reply),
+    /// With the answer to it.
+    FailedSignIn(Answer),
 }
 
 /// Whether the backend's connection was opened for this very command.
@@ -304,6 +308,11 @@ impl Machine {
     /// Whether a message has come in part, and its next chunk is due.
     pub fn awaits_chunk(&self) -> bool {
         matches!(self.phase(), Some(Phase::Chunks(..)))
+    }
+
+    /// Whether an open backend is of use.
+    pub fn has_link(&self) -> bool {
+        self.link.is_some()
     }
 
     fn phase(&self) -> Option<&Phase> {

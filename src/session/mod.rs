@@ -122,6 +122,8 @@ struct Session<'a> {
     refusals: u32,
     /// Messages refused for what stands in them.
     bad_bodies: u32,
+    /// Whether a recipient was let pass because the backend knows the client.
+    relies_on_introduction: bool,
     /// What the machine had got done when we last looked.
     done: u32,
     /// Whether an offence was met.
@@ -166,6 +168,7 @@ impl<'a> Session<'a> {
             errors: 0,
             refusals: 0,
             bad_bodies: 0,
+            relies_on_introduction: false,
             done: 0,
             offended: false,
         }
@@ -203,6 +206,11 @@ impl<'a> Session<'a> {
             }
             if self.machine.envelope().is_none() {
                 self.kept = Kept::Nothing;
+                self.relies_on_introduction = false;
+            }
+            if !self.machine.has_link() {
+                // Nobody needs it any more, and it holds a seat.
+                self.backend = None;
             }
             if challenged && matches!(step, Step::End(_)) {
                 // The backend waits for an AUTH line; a QUIT would be one.
@@ -343,13 +351,21 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What happened instead.
     async fn await_line(&mut self) -> Result<Line<Command>, Event> {
-        // One command's time, and twice that for all of them up to something done.
         let command = *self.service.settings.timeout_command;
-        let in_all = command.saturating_mul(2);
-        let patience = command.min(in_all.saturating_sub(self.place.idled()));
-        self.place.waits();
+        let in_chunks = self.machine.awaits_chunk();
+        // One command's time, and twice that for all of them up to something done. A
+        // message that comes in chunks has its own clock.
+        let patience = if in_chunks {
+            self.place.waits_in_body();
+            command
+        } else {
+            let in_all = command.saturating_mul(2);
+            let patience = command.min(in_all.saturating_sub(self.place.idled()));
+            self.place.waits();
+            patience
+        };
         let line = loop {
-            self.client.set_patience(match self.machine.awaits_chunk() {
+            self.client.set_patience(match in_chunks {
                 true => patience.min(self.chunks.patience()),
                 false => patience,
             });

@@ -87,11 +87,15 @@ impl Machine {
             }
             // Even if it is banned: the backend waits for a line.
             (Asked::SignInLine(..), Verdict::Refuse(finding)) => {
-                self.cancel_auth(phase, Refusal::SignInLater(finding))
+                self.cancel_auth(phase, false, Refusal::SignInLater(finding))
             }
             (_, Verdict::Refuse(finding @ Finding::Banned { .. }))
             | (Asked::FailedSignIn(_), Verdict::Refuse(finding)) => end(Refusal::Policy(finding)),
-            (Asked::FailedSignIn(reply), Verdict::Pass) => self.not_signed_in(phase, reply),
+            (Asked::FailedSignIn(Answer::Backend(reply)), Verdict::Pass) => {
+                self.not_signed_in(phase, reply)
+            }
+            // The error was counted with the line that is no answer.
+            (Asked::FailedSignIn(answer), Verdict::Pass) => self.answer(phase, answer),
             (Asked::SignIn(auth), Verdict::Pass) => self.with_link(phase, Wish::Auth(auth)),
             (Asked::SignIn(_), Verdict::Refuse(finding)) => {
                 self.refuse(phase, Refusal::SignInLater(finding))
@@ -184,6 +188,10 @@ impl Machine {
                 self.link = None;
                 self.with_link(phase, Wish::Again)
             }
+            // Nothing depends on it.
+            (Pending::Hello(hello), Class::Closing) => {
+                self.lost_while(phase, Pending::Hello(hello))
+            }
             (_, Class::Closing) => closing(reply),
 
             (Pending::Mail(mail, _), Class::Done) => match phase {
@@ -236,12 +244,23 @@ impl Machine {
                 self.signed_in(phase, guess, reply)
             }
             (Pending::Auth(_), Class::Refused) if is_failed_sign_in(&reply) => {
-                self.ask(phase, Asked::FailedSignIn(reply), Question::FailedSignIn)
+                let asked = Asked::FailedSignIn(Answer::Backend(reply));
+                self.ask(phase, asked, Question::FailedSignIn)
             }
-            (Pending::Auth(_) | Pending::AuthCancel(None), Class::Refused) => {
+            // It may have been told by a challenge that they are wrong (RFC 7628 3.2.3).
+            (Pending::AuthCancel { judged: true, then }, Class::Refused) => {
+                let answer = then.unwrap_or(Answer::Backend(reply));
+                self.ask(phase, Asked::FailedSignIn(answer), Question::FailedSignIn)
+            }
+            (
+                Pending::AuthCancel {
+                    then: Some(answer), ..
+                },
+                Class::Refused,
+            ) => self.answer(phase, answer),
+            (Pending::Auth(_) | Pending::AuthCancel { then: None, .. }, Class::Refused) => {
                 self.not_signed_in(phase, reply)
             }
-            (Pending::AuthCancel(Some(answer)), Class::Refused) => self.answer(phase, answer),
 
             (Pending::Pass, Class::Done) | (Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
                 self.answer(phase, Answer::Backend(reply))
@@ -281,15 +300,16 @@ impl Machine {
         match line {
             Err(error) => match self.count_error() {
                 Some(ending) => Step::End(ending),
-                None => self.cancel_auth(phase, Refusal::Command(error)),
+                None => self.cancel_auth(phase, guess.may_be_judged(), Refusal::Command(error)),
             },
             // RFC 4954 4: nothing but a refusal may come of it.
             Ok(AuthLine::Cancel) => {
                 let step = Step::ExchangeAuth(AuthLine::Cancel);
-                self.await_with(phase, Pending::AuthCancel(None), step)
+                let (judged, then) = (guess.may_be_judged(), None);
+                self.await_with(phase, Pending::AuthCancel { judged, then }, step)
             }
             Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => {
-                self.cancel_auth(phase, Refusal::AuthRounds)
+                self.cancel_auth(phase, guess.may_be_judged(), Refusal::AuthRounds)
             }
             Ok(line) => {
                 let asked = Asked::SignInLine(guess.after(&line), line);
@@ -299,8 +319,9 @@ impl Machine {
     }
 
     /// Ends the exchange towards the backend (RFC 4954 4), then refuses.
-    fn cancel_auth(&mut self, phase: Phase, refusal: Refusal) -> Step {
-        let pending = Pending::AuthCancel(Some(Answer::Refused(refusal)));
+    fn cancel_auth(&mut self, phase: Phase, judged: bool, refusal: Refusal) -> Step {
+        let then = Some(Answer::Refused(refusal));
+        let pending = Pending::AuthCancel { judged, then };
         self.await_with(phase, pending, Step::ExchangeAuth(AuthLine::Cancel))
     }
 
@@ -308,9 +329,10 @@ impl Machine {
         self.link = None;
         match pending {
             // Nothing was lost with it but what was to go anyway.
-            Pending::Clear(answer) | Pending::AuthCancel(Some(answer)) => {
-                self.answer(phase, answer)
-            }
+            Pending::Clear(answer)
+            | Pending::AuthCancel {
+                then: Some(answer), ..
+            } => self.answer(phase, answer),
             Pending::Mail(mail, Line::Standing) => self.with_link(phase, Wish::Mail(mail)),
             // The body came slower than the backend has patience between commands.
             Pending::DataForKept(Line::Standing) => self.with_link(phase, Wish::Again),
@@ -330,6 +352,10 @@ impl Machine {
                 let answer = Answer::Refused(Refusal::BackendGone);
                 let phase = phase.failed(&answer);
                 self.answer(phase, answer)
+            }
+            // What is pipelined behind it hears still what failed before.
+            (Pending::Pass, phase @ Phase::Failed(..)) => {
+                self.answer(phase, Answer::Refused(Refusal::BackendGone))
             }
             (_, phase) => self.refuse(phase.without_transaction(), Refusal::BackendGone),
         }

@@ -231,6 +231,13 @@ impl Machine {
                 (Class::Closing, _) => closing(reply),
                 _ => end(Refusal::BackendNonsense),
             },
+            // It offered CHUNKING, and has taken the octets for commands.
+            Moved::Interrupted(reply) if reply.is_not_understood() => {
+                self.link = None;
+                let answer = Answer::Refused(Refusal::BackendChanged);
+                let phase = after_chunk(phase, bdat, &answer);
+                self.answer(phase, answer)
+            }
             other => match self.broken(other) {
                 Err(ending) => Step::End(ending),
                 Ok(answer) => {

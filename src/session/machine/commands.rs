@@ -19,7 +19,7 @@ impl Machine {
         if behind == Behind::Octets && ends_group(verb) {
             return end(Refusal::Pipelined(verb));
         }
-        if moves_no_mail(verb) {
+        if moves_no_mail(&command) {
             self.junk = self.junk.saturating_add(1);
             if self.junk > self.rules.junk_max
                 && let Some(ending) = self.count_error()
@@ -336,23 +336,23 @@ pub(super) fn without_route(rcpt: &Rcpt) -> Rcpt {
 }
 
 /// Commands that a client may send without end and that cost it nothing.
-fn moves_no_mail(verb: Verb) -> bool {
-    match verb {
-        Verb::Ehlo
-        | Verb::Helo
-        | Verb::Rset
-        | Verb::Noop
-        | Verb::Vrfy
-        | Verb::Expn
-        | Verb::Etrn
-        | Verb::Help => true,
-        Verb::StartTls
-        | Verb::Auth
-        | Verb::Mail
-        | Verb::Rcpt
-        | Verb::Data
-        | Verb::Bdat
-        | Verb::Quit => false,
+fn moves_no_mail(command: &Command) -> bool {
+    match command {
+        Command::Ehlo(_)
+        | Command::Helo(_)
+        | Command::Rset
+        | Command::Noop
+        | Command::Vrfy(_)
+        | Command::Expn(_)
+        | Command::Etrn(_)
+        | Command::Help(_) => true,
+        Command::Bdat(bdat) => bdat.size == 0 && !bdat.last,
+        Command::StartTls
+        | Command::Auth(_)
+        | Command::Mail(_)
+        | Command::Rcpt(_)
+        | Command::Data
+        | Command::Quit => false,
     }
 }
 

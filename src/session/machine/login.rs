@@ -61,6 +61,14 @@ impl Guess {
             .is_some_and(|login| xtext::encode(&login).len() <= XCLIENT_VALUE_MAX)
     }
 
+    /// Whether a server can have found that it is wrong: all but a name was said.
+    pub(super) fn may_be_judged(&self) -> bool {
+        match self.mechanism.as_str() {
+            "LOGIN" => self.said >= 2,
+            _ => self.said >= 1,
+        }
+    }
+
     pub(super) fn rounds(&self) -> u8 {
         self.rounds
     }

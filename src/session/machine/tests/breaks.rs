@@ -45,11 +45,14 @@ fn a_lost_backend_costs_one_451_at_every_command() {
 #[test]
 fn a_backend_lost_where_nothing_depends_on_it_is_not_noticed() {
     for line in ["RSET", "EHLO d.test"] {
-        let events = and(transaction(), &[command(line), lost()]);
-        let (machine, step) = after(Privacy::Clear, &events);
-        assert_eq!(code(&step), 250, "{line}");
-        assert!(machine.envelope().is_none(), "{line}");
-        assert_usable(machine, line);
+        for gone in [lost(), answered(421)] {
+            let events = and(transaction(), &[command(line), gone]);
+            let (machine, step) = after(Privacy::Clear, &events);
+            assert_eq!(code(&step), 250, "{line}");
+            assert!(machine.envelope().is_none(), "{line}");
+            assert!(!machine.has_link(), "{line}");
+            assert_usable(machine, line);
+        }
     }
 }
 
@@ -99,6 +102,19 @@ fn what_was_pipelined_behind_a_broken_mail_gets_the_same_answer() {
     assert_eq!(advance(&mut machine, command("DATA")), step);
     // DATA was the last of the group.
     assert_eq!(code(&advance(&mut machine, rcpt)), 503);
+}
+
+#[test]
+fn a_command_amid_what_was_pipelined_does_not_hide_what_broke() {
+    let (mut machine, step) = after(Privacy::Clear, &and(transaction()[..3].to_vec(), &[lost()]));
+    advance(&mut machine, command("VRFY x"));
+    advance(&mut machine, connected());
+    assert_eq!(code(&advance(&mut machine, lost())), 451);
+    assert_eq!(
+        advance(&mut machine, command("RCPT TO:<x@example.org>")),
+        step
+    );
+    assert_eq!(advance(&mut machine, command("DATA")), step);
 }
 
 #[test]

@@ -123,6 +123,17 @@ fn commands_that_move_no_mail_use_up_the_errors() {
     assert_eq!(machine.errors(), 2);
     let more = (0..10).position(|_| ended(&machine.advance(command("NOOP"))));
     assert_eq!(more, Some(3), "errors_max is 5");
+
+    let mut machine = Machine::new(rules, Privacy::Clear);
+    machine.advance(Event::Opened);
+    for event in transaction() {
+        advance(&mut machine, event);
+    }
+    let free = (0..100).position(|_| {
+        machine.advance(command("BDAT 0"));
+        ended(&machine.advance(Event::Moved(Moved::Answered(reply(250)))))
+    });
+    assert!(free.is_some(), "empty chunks without end");
 }
 
 #[test]

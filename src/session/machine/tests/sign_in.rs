@@ -94,6 +94,33 @@ fn what_is_no_base64_cancels_towards_the_backend_and_then_gets_501() {
     assert!(machine.identity().is_none());
 }
 
+/// A challenge may have told that it is wrong (RFC 7628 3.2.3).
+#[test]
+fn who_cancels_when_the_backend_may_have_judged_has_failed() {
+    let asked = |machine: &mut Machine, said: &[&str]| {
+        for line in said {
+            advance(machine, auth_line(line));
+            advance(machine, answered(334));
+        }
+        machine.advance(auth_line("*"));
+        machine.advance(answered(501))
+    };
+    let failed = Step::Judge(Question::FailedSignIn);
+    assert_eq!(code(&asked(&mut challenged(), &[])), 501);
+    assert_eq!(code(&asked(&mut challenged(), &["dQ=="])), 501);
+    assert_eq!(asked(&mut challenged(), &["dQ==", "cA=="]), failed);
+
+    let begun = and(signed_in()[..3].to_vec(), &[answered(334)]);
+    for (line, errors) in [("*", 1), ("no base64!", 1)] {
+        let (mut machine, _) = after(Privacy::Encrypted, &begun);
+        machine.advance(auth_line(line));
+        assert_eq!(machine.advance(answered(501)), failed);
+        let step = machine.advance(Event::Judged(Verdict::Pass));
+        assert_eq!(code(&step), 501);
+        assert_eq!(machine.errors(), errors, "{line}");
+    }
+}
+
 #[test]
 fn a_backend_that_signs_in_who_cancelled_is_not_believed() {
     for line in ["*", "no base64!"] {
