@@ -136,10 +136,14 @@ fn a_backend_that_tires_of_waiting_for_a_slow_body_gets_it_all_the_same() {
     let address = clamd.address.to_string();
     let portcullis = Portcullis::before(&postfix, &[("CLAMAV", &address)]);
     let mut client = Smtp::greeted(portcullis.mx);
-    client.ask("MAIL FROM:<a@sender.test>", "250");
-    client.ask("RCPT TO:<b@example.org>", "250");
-    client.ask("RCPT TO:<c@example.org>", "250");
-    client.ask("DATA", "354");
+    // In one group, so that Postfix tires of nothing before the body.
+    client.send(
+        b"MAIL FROM:<a@sender.test>\r\nRCPT TO:<b@example.org>\r\n\
+          RCPT TO:<c@example.org>\r\nDATA\r\n",
+    );
+    for code in ["250", "250", "250", "354"] {
+        client.expect(code);
+    }
     std::thread::sleep(Duration::from_secs(3));
     client.send(letter("slow").as_bytes());
     let reply = client.ask(".", "");
@@ -192,7 +196,8 @@ fn commands_between_chunks_buy_no_right_to_keep_a_message_half_sent() {
     let address = clamd.address.to_string();
     let bounds = [("DATA_RATE_GRACE", "1s"), ("TIMEOUT_DATA", "2s")];
     let judging = [bounds.as_slice(), &[("CLAMAV", address.as_str())]].concat();
-    let (drops, all) = (["NOOP", "BDAT 1\r\nx"], ["NOOP", "BDAT 1\r\nx", "BDAT 0"]);
+    let all = ["NOOP\r\n", "BDAT 1\r\nx", "BDAT 0\r\n"];
+    let drops = [all[0], all[1]];
     // Postfix refuses an empty chunk.
     for (settings, manners) in [(judging.as_slice(), all.as_slice()), (&bounds, &drops)] {
         for between in manners {
@@ -206,10 +211,8 @@ fn commands_between_chunks_buy_no_right_to_keep_a_message_half_sent() {
             let began = Instant::now();
             let reply = loop {
                 std::thread::sleep(Duration::from_millis(700));
-                client.send(between.as_bytes());
-                if !between.ends_with('x') {
-                    client.send(b"\r\n");
-                }
+                // It may meet a closed connection; what was said before that is there.
+                drop(client.try_send(between.as_bytes()));
                 let reply = client.reply();
                 if !reply.starts_with("250") || began.elapsed() > Duration::from_secs(20) {
                     break reply;
@@ -242,8 +245,8 @@ fn small_chunks_far_apart_buy_no_right_to_keep_the_spool() {
     client.expect("250");
     for _ in 0..10 {
         std::thread::sleep(Duration::from_secs(1));
-        client.say("BDAT 1");
-        client.send(b"x");
+        // It may meet a closed connection; what was said before that is there.
+        drop(client.try_send(b"BDAT 1\r\nx"));
         let reply = client.reply();
         if reply.starts_with("421 4.4.2 ") {
             return;

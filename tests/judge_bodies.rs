@@ -308,7 +308,7 @@ fn a_client_that_leaves_takes_its_message_along() {
     portcullis.log_with("no answer in time");
 
     // It would come again, and then the message would be there twice.
-    sham.behave(Manner::Late(Duration::from_secs(1)));
+    sham.behave(Manner::Late(Duration::from_secs(3)));
     let mut client = Smtp::greeted(portcullis.mx);
     client.open_data(SENDER, RECIPIENT);
     client.send(&dot_stuffed(&large));

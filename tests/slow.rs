@@ -236,11 +236,7 @@ fn bodies_that_stand_still_hold_no_buffers() {
 fn under_stress_slow_bodies_free_their_places_and_fast_ones_are_taken() {
     const SLOW: usize = 9;
     // All places are held: patience is shortest.
-    let settings = [
-        ("SESSIONS_MAX", "10"),
-        ("DATA_RATE_GRACE", "2s"),
-        ("BACKEND_PROBE_INTERVAL", "1h"),
-    ];
+    let settings = [("SESSIONS_MAX", "10"), ("BACKEND_PROBE_INTERVAL", "1h")];
     let line = format!("{}\r\n", "x".repeat(68));
     for scanner in [("CLAMAV", "off"), ("CLAMAV", "127.0.0.1:1")] {
         let postfix = Postfix::start(Options::default());

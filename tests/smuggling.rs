@@ -89,9 +89,18 @@ fn all_streams() -> Vec<Stream> {
     streams
 }
 
+/// What a reader heard of a session, under whatever names.
+fn account_of(meant: &Meant, accounts: &mut HashMap<String, Account>) -> Account {
+    let mut whole = Account::default();
+    for part in meant.names.iter().filter_map(|name| accounts.remove(name)) {
+        whole.commands.extend(part.commands);
+        whole.letters.extend(part.letters);
+    }
+    whole
+}
+
 /// What is wrong with what a reader heard in a session.
-fn differences(transcript: &Transcript, lane: Lane, account: &Account) -> Vec<String> {
-    let meant = Meant::of(transcript, lane.bare);
+fn differences(meant: &Meant, lane: Lane, account: &Account) -> Vec<String> {
     let mut wrong = meant.faults.clone();
     let letters: Vec<_> = meant.letters.iter().map(|it| lane.arrives(it)).collect();
     if letters != account.letters {
@@ -188,9 +197,10 @@ async fn readers_of_every_laxity_see_what_was_meant_and_nothing_else() {
     for (laxity, lane, transcripts, mut accounts) in lanes.join_all().await {
         let mut taken = 0;
         for transcript in &transcripts {
-            let account = accounts.remove(&transcript.name).unwrap_or_default();
+            let meant = Meant::of(transcript, lane.bare);
+            let account = account_of(&meant, &mut accounts);
             taken += account.letters.len();
-            for what in differences(transcript, lane, &account) {
+            for what in differences(&meant, lane, &account) {
                 let (sent, heard) = (transcript.sent.escape_ascii(), &transcript.replies);
                 wrong.push(format!("{laxity:?} {lane:?}: {what}\nin {sent}\n{heard:?}"));
             }

@@ -348,6 +348,9 @@ impl Visit<'_> {
         });
         // Before it is said: whoever hears it may look at once.
         let mood = self.mood();
+        if self.has_nobody() {
+            return None;
+        }
         if is_yes(mood) {
             self.note(|record| record.whole[at].acknowledged = true);
         }
@@ -367,6 +370,18 @@ impl Visit<'_> {
         match self.mood() {
             Mood::Errs => self.say("250 2.0.0 why not"),
             mood => self.perform(mood, no).map(drop),
+        }
+    }
+
+    /// Whether the other side has given it up, as it may on a machine that lets this one
+    /// wait: what is said now nobody hears.
+    fn has_nobody(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        match peeked {
+            Ok(octets) => octets == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
         }
     }
 

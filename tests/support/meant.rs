@@ -27,6 +27,8 @@ pub enum Bare {
 pub struct Meant {
     /// MAIL and RCPT lines that were taken.
     pub envelopes: Vec<String>,
+    /// What else than before it called itself, and was greeted so.
+    pub names: Vec<String>,
     /// Messages that were acknowledged.
     pub letters: Vec<Letter>,
     /// Times that the server may reset: the client did, or a body was refused.
@@ -113,6 +115,12 @@ impl<'a, R: Iterator<Item = &'a str>> Walk<'a, R> {
             ("RSET" | "EHLO", '2') => {
                 self.letter = None;
                 self.meant.resets += 1;
+                if let Some(name) = line.strip_prefix("EHLO ") {
+                    let name = name.to_owned();
+                    if !self.meant.names.contains(&name) {
+                        self.meant.names.push(name);
+                    }
+                }
             }
             ("DATA", _) => {
                 self.letter = None;

@@ -187,19 +187,24 @@ const WORDS: [&str; 12] = [
     "NOOP",
     "BDAT 3",
     "BDAT 7 LAST",
-    "EHLO evil.test",
+    "EHLO",
     "\u{e9}",
 ];
 
-/// One random stream, as a body or as chunks, with random cuts.
+/// One random stream, as a body or as chunks, with random cuts. A hello in it may be
+/// taken where a cut is behind it, so each stream has a name of its own for that.
 pub fn random(dice: &mut Dice) -> Stream {
+    let hello = format!("EHLO evil-{}.test", dice.roll(1 << 30));
     let mut octets = String::new();
     for _ in 0..=dice.roll(30) {
         octets.push_str(match dice.roll(10) {
             0..=3 => dice.pick(&PIECES),
             4 | 5 => "\r\n",
             6 => "\r\n.\r\n",
-            _ => dice.pick(&WORDS),
+            _ => match dice.pick(&WORDS) {
+                "EHLO" => &hello,
+                word => word,
+            },
         });
     }
     let in_chunks = dice.roll(3) == 0;
