@@ -132,6 +132,17 @@ fn the_last_word_of_a_backend_inside_a_body_is_passed_on_after_the_true_end() {
     client.ask("NOOP", "250");
 }
 
+/// It has answered to the first line of a body, and the answer is here.
+fn answered_to_first(backend: &Scripted) {
+    let has_come = || {
+        let heard = backend.heard();
+        let has_come = heard.iter().any(|heard| heard.contains("first\r\n"));
+        has_come.then_some(())
+    };
+    wait_for(Duration::from_secs(20), has_come).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+}
+
 #[test]
 fn a_250_inside_a_body_acknowledges_nothing() {
     let backend = Scripted::start(&[("body", &[Act::Say("250 2.0.0 taken")])]);
@@ -139,15 +150,7 @@ fn a_250_inside_a_body_acknowledges_nothing() {
     let mut client = Smtp::greeted(portcullis.mx);
     transaction(&mut client);
     client.send(b"first\r\n");
-    // It has answered, and the answer is on its way.
-    let has_come = || {
-        backend
-            .heard()
-            .iter()
-            .any(|heard| heard.contains("first\r\n"))
-    };
-    wait_for(Duration::from_secs(20), || has_come().then_some(())).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    answered_to_first(&backend);
     client.send(b"second\r\n.\r\n");
     client.expect("421");
     assert_eq!(client.rest(), "");
@@ -163,7 +166,7 @@ fn half_a_250_inside_a_body_acknowledges_nothing_when_it_ends() {
     let mut client = Smtp::greeted(portcullis.mx);
     transaction(&mut client);
     client.send(b"first\r\n");
-    std::thread::sleep(Duration::from_millis(300));
+    answered_to_first(&backend);
     client.send(b"second\r\n.\r\n");
     client.expect("451 4.4.1");
     client.ask("QUIT", "221");

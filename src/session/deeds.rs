@@ -117,7 +117,12 @@ impl Session<'_> {
         };
         // What is left of a connection that is of no more use holds a seat.
         self.backend = None;
-        let networks = self.service.limits.networks(self.addresses.0.ip());
+        let (limits, address) = (&self.service.limits, self.addresses.0.ip());
+        let networks = match self.source {
+            Source::Client => limits.networks(address),
+            // What is allowed to the balancer is not to whom it does not name.
+            Source::Balancer => limits.networks_of_all(address),
+        };
         let Some(seat) = self.place.sit(&self.service.seats, &networks).await else {
             // The refusal is logged, in a flood not each.
             tracing::debug!(session = %self.id, "BACKEND_CONN_MAX connections to the backend are in use");

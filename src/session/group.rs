@@ -44,7 +44,7 @@ impl Session<'_> {
     pub(super) async fn exchange(&mut self, command: &Command) -> Event {
         let sent = self.backend.as_ref().is_some_and(|to| to.has_sent(command));
         // MAIL may be said again over another connection, and its group with it.
-        if !sent && !matches!(command, Command::Mail(_)) {
+        if !sent && !matches!(command, Command::Mail(_) | Command::Rcpt(_)) {
             self.group = Group::default();
         }
         let alone = sent || !self.begins_group(command) || self.client.upcoming(0).is_none();

@@ -190,6 +190,9 @@ pub struct Machine {
     junk: u32,
     /// Messages taken and sign-ins.
     done: u32,
+    /// Whether the backend may have told the client by a challenge that it cannot sign
+    /// in, and what came of it was not counted.
+    in_doubt: bool,
     state: State,
 }
 
@@ -203,6 +206,7 @@ impl Machine {
             errors: 0,
             junk: 0,
             done: 0,
+            in_doubt: false,
             state: State::Opening,
         }
     }
@@ -308,6 +312,11 @@ impl Machine {
     /// Whether a message has come in part, and its next chunk is due.
     pub fn awaits_chunk(&self) -> bool {
         matches!(self.phase(), Some(Phase::Chunks(..)))
+    }
+
+    /// Whether the session has left a sign-in unfinished that may have failed.
+    pub fn in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Whether an open backend is of use.

@@ -16,7 +16,7 @@ section! {
         rcpt_max: NonZeroU32 = "100", example "50";
         /// Protocol errors of one session before `421`.
         error_max: u32 = "10", example "5";
-        /// Commands that move no mail (NOOP, RSET, HELO, EHLO, VRFY, EXPN, ETRN, HELP) between two messages of a session; each one more is an error.
+        /// Commands that move no mail (NOOP, RSET, HELO, EHLO, VRFY, EXPN, ETRN, HELP, an empty chunk) between two messages of a session; each one more is an error.
         junk_max: u32 = "30", example "10";
         /// Longest pause before the reply to a client in error. The third error is held up for a quarter of a second, each further one twice as long; beyond fifty refusals in a row, each one for a tenth of a second. `0s` for none.
         tarpit: Duration = "5s", example "0s";
@@ -24,7 +24,7 @@ section! {
         greet_delay: Duration = "0s", example "2s";
         /// Message size, but never more than the backend's SIZE, which alone counts when unset; `25M` when there is neither.
         max_size: Option<Positive<Size>>, example "50M";
-        /// Longest wait for one whole command line, first byte or last; twice that for all of them between two messages; ten seconds when `SESSIONS_MAX` is nearly reached.
+        /// Longest wait for one whole command line, first byte or last; twice that for all of them between two messages, chunks of one not counted (`TIMEOUT_DATA`); ten seconds when `SESSIONS_MAX` is nearly reached.
         timeout_command: Positive<Duration> = "5min", example "1min";
         /// A whole PROXY header plus a whole TLS handshake.
         timeout_handshake: Positive<Duration> = "30s", example "10s";

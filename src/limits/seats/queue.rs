@@ -2,8 +2,9 @@
 //!
 //! By networks, not by who came first: where a few clients ask for one again and
 //! again, hundreds at once, all others would wait behind them. Whose networks have
-//! the fewest, those that they wait for counted in, is next; among equals it is who
-//! came first. A network wider than a client (`PREFIX_FACTOR`) weighs less.
+//! the fewest, those that they wait for counted in, is next. A network wider than a
+//! client weighs less (`PREFIX_FACTOR`), and decides among equals: else the many networks
+//! of one provider would be before a stranger. Then it is who came first.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -32,7 +33,16 @@ struct State {
 }
 
 /// Whose turn is first: by rank, then by arrival.
-type Number = (u32, u64);
+type Number = (Rank, u64);
+
+/// What the networks of a client had when it asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Of the fullest of them, by its weight.
+    share: u32,
+    /// Of the widest.
+    widest: u32,
+}
 
 /// What comes of asking for a connection.
 pub(super) enum Turn {
@@ -44,7 +54,7 @@ pub(super) enum Turn {
 
 /// A connection that may be opened; dropping it lets somebody else open one.
 pub(super) struct Ticket {
-    rank: u32,
+    rank: Rank,
     _stay: Stay,
     _given: Given,
 }
@@ -106,12 +116,13 @@ impl Queue {
         })
     }
 
-    /// How many the fullest of its networks has already, each by its weight.
-    fn count_in(&self, networks: &[IpNet]) -> (Stay, u32) {
-        let (mut stay, mut rank, mut weight) = (Stay::new(&self.counts), 0, 1_u32);
+    fn count_in(&self, networks: &[IpNet]) -> (Stay, Rank) {
+        let (mut stay, mut rank) = (Stay::new(&self.counts), Rank::default());
+        let mut weight = 1_u32;
         for network in networks {
             let Ok(()) = stay.enter(*network, |here| {
-                rank = rank.max(here.checked_div(weight).unwrap_or_default());
+                let share = here.checked_div(weight).unwrap_or_default();
+                (rank.share, rank.widest) = (rank.share.max(share), here);
                 Ok::<_, Infallible>(())
             });
             weight = weight.saturating_mul(self.factor.get());
@@ -154,9 +165,10 @@ impl Drop for Given {
 }
 
 impl Ticket {
-    /// How many its client's network had when it asked, this one not counted.
-    pub(super) fn rank(&self) -> u32 {
-        self.rank
+    /// How many the fullest network of its client had when it asked, by its weight; this
+    /// one not counted.
+    pub(super) fn share(&self) -> u32 {
+        self.rank.share
     }
 }
 

@@ -217,7 +217,7 @@ async fn whose_network_has_the_fewest_is_next_and_then_who_came_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wider_network_may_have_more_than_a_client() {
-    let (seats, mut guests) = (seats(17), guests(20));
+    let (seats, mut guests) = (seats(17), guests(24));
     let (sender, mut served) = mpsc::unbounded_channel();
     let mut held = Vec::new();
     // Sixteen clients of a network weigh as two connections of one.
@@ -237,8 +237,22 @@ async fn a_wider_network_may_have_more_than_a_client() {
         let place = guests.pop().unwrap();
         queue_up(&seats, place, networks(&[own, wider]), name, &sender).await;
     }
+    // Neither has any, but the network around the first has.
+    for (own, wider, name) in [
+        ("198.51.100.2/32", "198.51.100.0/24", "beside twice"),
+        ("203.0.114.1/32", "203.0.114.0/24", "late stranger"),
+    ] {
+        let place = guests.pop().unwrap();
+        queue_up(&seats, place, networks(&[own, wider]), name, &sender).await;
+    }
     held.pop();
-    for expected in ["once", "twice", "of the crowd"] {
+    for expected in [
+        "once",
+        "late stranger",
+        "beside twice",
+        "twice",
+        "of the crowd",
+    ] {
         let (name, _seat) = served.recv().await.unwrap();
         assert_eq!(name, expected);
     }

@@ -94,7 +94,7 @@ impl Machine {
             (Asked::FailedSignIn(Answer::Backend(reply)), Verdict::Pass) => {
                 self.not_signed_in(phase, reply)
             }
-            // The error was counted with the line that is no answer.
+            // Ours is no error more.
             (Asked::FailedSignIn(answer), Verdict::Pass) => self.answer(phase, answer),
             (Asked::SignIn(auth), Verdict::Pass) => self.with_link(phase, Wish::Auth(auth)),
             (Asked::SignIn(_), Verdict::Refuse(finding)) => {
@@ -112,7 +112,13 @@ impl Machine {
         }
     }
 
+    fn failed_sign_in(&mut self, phase: Phase, answer: Answer) -> Step {
+        self.in_doubt = false;
+        self.ask(phase, Asked::FailedSignIn(answer), Question::FailedSignIn)
+    }
+
     fn not_signed_in(&mut self, phase: Phase, reply: Reply) -> Step {
+        self.in_doubt = false;
         match self.count_error() {
             Some(ending) => Step::End(ending),
             None => self.answer(phase, Answer::Backend(reply)),
@@ -238,19 +244,18 @@ impl Machine {
             }
 
             (Pending::Auth(guess), Class::More) if reply.code() == 334 => {
+                self.in_doubt = guess.may_be_judged();
                 self.await_with(phase, Pending::AuthLine(guess), Step::Challenge(reply))
             }
             (Pending::Auth(guess), Class::Done) if reply.code() == 235 => {
                 self.signed_in(phase, guess, reply)
             }
             (Pending::Auth(_), Class::Refused) if is_failed_sign_in(&reply) => {
-                let asked = Asked::FailedSignIn(Answer::Backend(reply));
-                self.ask(phase, asked, Question::FailedSignIn)
+                self.failed_sign_in(phase, Answer::Backend(reply))
             }
             // It may have been told by a challenge that they are wrong (RFC 7628 3.2.3).
             (Pending::AuthCancel { judged: true, then }, Class::Refused) => {
-                let answer = then.unwrap_or(Answer::Backend(reply));
-                self.ask(phase, Asked::FailedSignIn(answer), Question::FailedSignIn)
+                self.failed_sign_in(phase, then.unwrap_or(Answer::Backend(reply)))
             }
             (
                 Pending::AuthCancel {
@@ -274,6 +279,7 @@ impl Machine {
             Some(link) if guess.can_be_told() => link.relogin,
             _ => Relogin::Impossible,
         };
+        self.in_doubt = false;
         match phase {
             Phase::Greeted(mut greeted) => {
                 self.done = self.done.saturating_add(1);

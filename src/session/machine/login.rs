@@ -61,10 +61,12 @@ impl Guess {
             .is_some_and(|login| xtext::encode(&login).len() <= XCLIENT_VALUE_MAX)
     }
 
-    /// Whether a server can have found that it is wrong: all but a name was said.
+    /// Whether a server can have found that it is wrong: more was said than who it is.
     pub(super) fn may_be_judged(&self) -> bool {
         match self.mechanism.as_str() {
-            "LOGIN" => self.said >= 2,
+            "LOGIN" | "NTLM" => self.said >= 2,
+            // RFC 5802 5
+            scram if scram.starts_with("SCRAM-") => self.said >= 2,
             _ => self.said >= 1,
         }
     }
@@ -182,6 +184,23 @@ mod tests {
         assert_eq!(plain.after(&line(b"AG90aGVyAHBhc3M=")).login(), None);
         let late = guess("AUTH PLAIN").after(&line(b"AHVzZXIAcGFzcw=="));
         assert_eq!(late.login(), Some("user".to_owned()));
+    }
+
+    #[test]
+    fn who_has_only_named_a_user_has_not_been_judged() {
+        let said = AuthLine::parse(b"dXNlcg==").unwrap();
+        for (line, at_first) in [
+            ("AUTH LOGIN dXNlcg==", false),
+            ("AUTH SCRAM-SHA-256 dXNlcg==", false),
+            ("AUTH NTLM dXNlcg==", false),
+            ("AUTH XOAUTH2 dXNlcg==", true),
+            ("AUTH GSSAPI dXNlcg==", true),
+        ] {
+            let guess = guess(line);
+            assert_eq!(guess.may_be_judged(), at_first, "{line}");
+            assert!(guess.after(&said).may_be_judged(), "{line}");
+        }
+        assert!(!guess("AUTH CRAM-MD5").may_be_judged());
     }
 
     #[test]

@@ -110,7 +110,23 @@ fn who_cancels_when_the_backend_may_have_judged_has_failed() {
     assert_eq!(code(&asked(&mut challenged(), &["dQ=="])), 501);
     assert_eq!(asked(&mut challenged(), &["dQ==", "cA=="]), failed);
 
+    // Nor need it wait for the answer.
     let begun = and(signed_in()[..3].to_vec(), &[answered(334)]);
+    for last in [Event::Gone, Event::TimedOut] {
+        let (mut machine, _) = after(
+            Privacy::Encrypted,
+            &and(begun.clone(), std::slice::from_ref(&last)),
+        );
+        assert!(machine.in_doubt(), "{last:?}");
+        machine = challenged();
+        machine.advance(last);
+        assert!(!machine.in_doubt());
+    }
+    for known in [235, 535, 454] {
+        let events = and(begun.clone(), &[auth_line("dQ=="), answered(known)]);
+        let (machine, _) = after(Privacy::Encrypted, &events);
+        assert!(!machine.in_doubt(), "{known}");
+    }
     for (line, errors) in [("*", 1), ("no base64!", 1)] {
         let (mut machine, _) = after(Privacy::Encrypted, &begun);
         machine.advance(auth_line(line));
