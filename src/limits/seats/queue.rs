@@ -2,9 +2,9 @@
 //!
 //! By networks, not by who came first: where a few clients ask for one again and
 //! again, hundreds at once, all others would wait behind them. Whose networks have
-//! the fewest, those that they wait for counted in, is next. A network wider than a
-//! client weighs less (`PREFIX_FACTOR`), and decides among equals: else the many networks
-//! of one provider would be before a stranger. Then it is who came first.
+//! the fewest, those that they wait for counted in, is next; among equals it is who
+//! came first. A network wider than a client weighs less (`PREFIX_FACTOR`), but not
+//! nothing: else the many networks of one provider would be before a stranger.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,16 +33,11 @@ struct State {
 }
 
 /// Whose turn is first: by rank, then by arrival.
-type Number = (Rank, u64);
+type Number = (u32, u64);
 
-/// What the networks of a client had when it asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    /// Of the fullest of them, by its weight.
-    share: u32,
-    /// Of the widest.
-    widest: u32,
-}
+/// What a connection of a client's own network weighs; one of a wider network less, and
+/// what is left of it is cut off: so a few there make no difference.
+const OWN: u32 = 4;
 
 /// What comes of asking for a connection.
 pub(super) enum Turn {
@@ -54,7 +49,7 @@ pub(super) enum Turn {
 
 /// A connection that may be opened; dropping it lets somebody else open one.
 pub(super) struct Ticket {
-    rank: Rank,
+    rank: u32,
     _stay: Stay,
     _given: Given,
 }
@@ -116,16 +111,16 @@ impl Queue {
         })
     }
 
-    fn count_in(&self, networks: &[IpNet]) -> (Stay, Rank) {
-        let (mut stay, mut rank) = (Stay::new(&self.counts), Rank::default());
-        let mut weight = 1_u32;
+    /// What the fullest of its networks has already, by weight.
+    fn count_in(&self, networks: &[IpNet]) -> (Stay, u32) {
+        let (mut stay, mut rank, mut parts) = (Stay::new(&self.counts), 0, 1_u32);
         for network in networks {
             let Ok(()) = stay.enter(*network, |here| {
-                let share = here.checked_div(weight).unwrap_or_default();
-                (rank.share, rank.widest) = (rank.share.max(share), here);
+                let weight = here.saturating_mul(OWN).checked_div(parts);
+                rank = rank.max(weight.unwrap_or_default());
                 Ok::<_, Infallible>(())
             });
-            weight = weight.saturating_mul(self.factor.get());
+            parts = parts.saturating_mul(self.factor.get());
         }
         (stay, rank)
     }
@@ -165,10 +160,10 @@ impl Drop for Given {
 }
 
 impl Ticket {
-    /// How many the fullest network of its client had when it asked, by its weight; this
-    /// one not counted.
-    pub(super) fn share(&self) -> u32 {
-        self.rank.share
+    /// What the fullest network of its client had when it asked, by weight; this one not
+    /// counted.
+    pub(super) fn rank(&self) -> u32 {
+        self.rank
     }
 }
 
