@@ -23,7 +23,7 @@ section! {
         msg_rate: Rate = "120/min burst 60", example "120/min burst 60";
         /// Recipients of a client, counted at RCPT; above it `452`.
         rcpt_rate: Rate = "600/min burst 200", example "1000/h burst 100";
-        /// Failed sign-ins of a client, those included that it breaks off when the server may have told it that they fail; above it the client is banned, or hears `454` to AUTH if it cannot be. Sign-ins at once wait for each other where more than are left could fail.
+        /// Failed sign-ins of a client; above it the client is banned, or hears `454` to AUTH if it cannot be. Sign-ins at once wait for each other where more than are left could fail.
         auth_fail_rate: Rate = "5/10min", example "10/h";
         /// Connections of a client that its own limits refused; above it the client is banned.
         flood_rate: Rate = "120/min", example "1000/h";

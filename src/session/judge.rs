@@ -199,16 +199,6 @@ impl Session<'_> {
         }
     }
 
-    /// Counts a sign-in that was left unfinished when it may have failed: who has learnt
-    /// that need not wait for the refusal.
-    pub(super) async fn count_doubt(&mut self) {
-        let client = self.client_address();
-        if let Some(client) = client.filter(|_| self.machine.in_doubt() && !self.place.closing()) {
-            // A ban is for the sessions to come.
-            let _ = Box::pin(self.service.limits.auth_failed(client)).await;
-        }
-    }
-
     /// Whether it got nothing done and made half of the errors that end a session, or
     /// more: who tries one bad thing after another knows when to hang up. What works
     /// makes one or two, which are always free.

@@ -126,13 +126,9 @@ enum Pending {
     Clear(Answer),
     Auth(Guess),
     AuthLine(Guess),
-    /// `*` was sent; then `then` is the answer, or the backend's own refusal where
-    /// the client itself gave up.
-    AuthCancel {
-        /// Whether the backend may have judged what the client said before.
-        judged: bool,
-        then: Option<Answer>,
-    },
+    /// `*` was sent; then this is the answer, or the backend's own refusal
+    /// where the client itself gave up.
+    AuthCancel(Option<Answer>),
     Pass,
 }
 
@@ -144,8 +140,10 @@ enum Asked {
     SignIn(Auth),
     /// In the midst of it: this line would go to the backend.
     SignInLine(Guess, AuthLine),
-    /// With the answer to it.
-    FailedSignIn(Answer),
+    /// With the backend's refusal.
+    FailedSignIn(Reply),
+    /// With a challenge that tells of it.
+    ToldFailure(Guess, Reply),
 }
 
 /// Whether the backend's connection was opened for this very command.
@@ -190,9 +188,6 @@ pub struct Machine {
     junk: u32,
     /// Messages taken and sign-ins.
     done: u32,
-    /// Whether the backend may have told the client by a challenge that it cannot sign
-    /// in, and what came of it was not counted.
-    in_doubt: bool,
     state: State,
 }
 
@@ -206,7 +201,6 @@ impl Machine {
             errors: 0,
             junk: 0,
             done: 0,
-            in_doubt: false,
             state: State::Opening,
         }
     }
@@ -312,11 +306,6 @@ impl Machine {
     /// Whether a message has come in part, and its next chunk is due.
     pub fn awaits_chunk(&self) -> bool {
         matches!(self.phase(), Some(Phase::Chunks(..)))
-    }
-
-    /// Whether the session has left a sign-in unfinished that may have failed.
-    pub fn in_doubt(&self) -> bool {
-        self.in_doubt
     }
 
     /// Whether an open backend is of use.

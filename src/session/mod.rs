@@ -241,7 +241,6 @@ impl<'a> Session<'a> {
 
     async fn finish(&mut self, ending: Ending) {
         self.count_offence(&ending);
-        self.count_doubt().await;
         // First the backend: a client that does not read must not hold it.
         let goodbye = self.backend.take().map(Conversation::quit);
         let farewell = async {

@@ -87,15 +87,19 @@ impl Machine {
             }
             // Even if it is banned: the backend waits for a line.
             (Asked::SignInLine(..), Verdict::Refuse(finding)) => {
-                self.cancel_auth(phase, false, Refusal::SignInLater(finding))
+                self.cancel_auth(phase, Refusal::SignInLater(finding))
+            }
+            // The backend waits for a line, and a QUIT would be one.
+            (Asked::ToldFailure(..), Verdict::Refuse(finding)) => {
+                self.link = None;
+                end(Refusal::Policy(finding))
+            }
+            (Asked::ToldFailure(guess, challenge), Verdict::Pass) => {
+                self.await_with(phase, Pending::AuthLine(guess), Step::Challenge(challenge))
             }
             (_, Verdict::Refuse(finding @ Finding::Banned { .. }))
             | (Asked::FailedSignIn(_), Verdict::Refuse(finding)) => end(Refusal::Policy(finding)),
-            (Asked::FailedSignIn(Answer::Backend(reply)), Verdict::Pass) => {
-                self.not_signed_in(phase, reply)
-            }
-            // Ours is no error more.
-            (Asked::FailedSignIn(answer), Verdict::Pass) => self.answer(phase, answer),
+            (Asked::FailedSignIn(reply), Verdict::Pass) => self.not_signed_in(phase, reply),
             (Asked::SignIn(auth), Verdict::Pass) => self.with_link(phase, Wish::Auth(auth)),
             (Asked::SignIn(_), Verdict::Refuse(finding)) => {
                 self.refuse(phase, Refusal::SignInLater(finding))
@@ -112,13 +116,7 @@ impl Machine {
         }
     }
 
-    fn failed_sign_in(&mut self, phase: Phase, answer: Answer) -> Step {
-        self.in_doubt = false;
-        self.ask(phase, Asked::FailedSignIn(answer), Question::FailedSignIn)
-    }
-
     fn not_signed_in(&mut self, phase: Phase, reply: Reply) -> Step {
-        self.in_doubt = false;
         match self.count_error() {
             Some(ending) => Step::End(ending),
             None => self.answer(phase, Answer::Backend(reply)),
@@ -159,6 +157,10 @@ impl Machine {
             Unavailable::Gone => Answer::Refused(Refusal::BackendGone),
             Unavailable::Tls => Answer::Refused(Refusal::BackendTls),
             Unavailable::Busy => Answer::Refused(Refusal::BackendBusy),
+            // Another took the same envelope: whatever changed, the sender tries again.
+            Unavailable::Refused(_) if matches!(wish, Wish::Again) => {
+                Answer::Refused(Refusal::BackendGone)
+            }
             Unavailable::Refused(reply) => match class(&reply) {
                 Class::Refused => Answer::Backend(reply),
                 Class::Closing => return closing(reply),
@@ -243,29 +245,28 @@ impl Machine {
                 self.clear(phase.without_transaction(), Answer::Backend(reply))
             }
 
+            // Who has learnt it by this need not wait for the refusal.
+            (Pending::Auth(guess), Class::More)
+                if reply.code() == 334 && guess.is_told_of_failure(&reply) =>
+            {
+                let asked = Asked::ToldFailure(guess.counted(), reply);
+                self.ask(phase, asked, Question::FailedSignIn)
+            }
             (Pending::Auth(guess), Class::More) if reply.code() == 334 => {
-                self.in_doubt = guess.may_be_judged();
                 self.await_with(phase, Pending::AuthLine(guess), Step::Challenge(reply))
             }
             (Pending::Auth(guess), Class::Done) if reply.code() == 235 => {
                 self.signed_in(phase, guess, reply)
             }
-            (Pending::Auth(_), Class::Refused) if is_failed_sign_in(&reply) => {
-                self.failed_sign_in(phase, Answer::Backend(reply))
+            (Pending::Auth(guess), Class::Refused)
+                if is_failed_sign_in(&reply) && !guess.is_counted() =>
+            {
+                self.ask(phase, Asked::FailedSignIn(reply), Question::FailedSignIn)
             }
-            // It may have been told by a challenge that they are wrong (RFC 7628 3.2.3).
-            (Pending::AuthCancel { judged: true, then }, Class::Refused) => {
-                self.failed_sign_in(phase, then.unwrap_or(Answer::Backend(reply)))
-            }
-            (
-                Pending::AuthCancel {
-                    then: Some(answer), ..
-                },
-                Class::Refused,
-            ) => self.answer(phase, answer),
-            (Pending::Auth(_) | Pending::AuthCancel { then: None, .. }, Class::Refused) => {
+            (Pending::Auth(_) | Pending::AuthCancel(None), Class::Refused) => {
                 self.not_signed_in(phase, reply)
             }
+            (Pending::AuthCancel(Some(answer)), Class::Refused) => self.answer(phase, answer),
 
             (Pending::Pass, Class::Done) | (Pending::Rcpt(_) | Pending::Pass, Class::Refused) => {
                 self.answer(phase, Answer::Backend(reply))
@@ -279,7 +280,6 @@ impl Machine {
             Some(link) if guess.can_be_told() => link.relogin,
             _ => Relogin::Impossible,
         };
-        self.in_doubt = false;
         match phase {
             Phase::Greeted(mut greeted) => {
                 self.done = self.done.saturating_add(1);
@@ -306,16 +306,15 @@ impl Machine {
         match line {
             Err(error) => match self.count_error() {
                 Some(ending) => Step::End(ending),
-                None => self.cancel_auth(phase, guess.may_be_judged(), Refusal::Command(error)),
+                None => self.cancel_auth(phase, Refusal::Command(error)),
             },
             // RFC 4954 4: nothing but a refusal may come of it.
             Ok(AuthLine::Cancel) => {
                 let step = Step::ExchangeAuth(AuthLine::Cancel);
-                let (judged, then) = (guess.may_be_judged(), None);
-                self.await_with(phase, Pending::AuthCancel { judged, then }, step)
+                self.await_with(phase, Pending::AuthCancel(None), step)
             }
             Ok(_) if guess.rounds() >= AUTH_ROUNDS_MAX => {
-                self.cancel_auth(phase, guess.may_be_judged(), Refusal::AuthRounds)
+                self.cancel_auth(phase, Refusal::AuthRounds)
             }
             Ok(line) => {
                 let asked = Asked::SignInLine(guess.after(&line), line);
@@ -325,9 +324,8 @@ impl Machine {
     }
 
     /// Ends the exchange towards the backend (RFC 4954 4), then refuses.
-    fn cancel_auth(&mut self, phase: Phase, judged: bool, refusal: Refusal) -> Step {
-        let then = Some(Answer::Refused(refusal));
-        let pending = Pending::AuthCancel { judged, then };
+    fn cancel_auth(&mut self, phase: Phase, refusal: Refusal) -> Step {
+        let pending = Pending::AuthCancel(Some(Answer::Refused(refusal)));
         self.await_with(phase, pending, Step::ExchangeAuth(AuthLine::Cancel))
     }
 
@@ -335,10 +333,9 @@ impl Machine {
         self.link = None;
         match pending {
             // Nothing was lost with it but what was to go anyway.
-            Pending::Clear(answer)
-            | Pending::AuthCancel {
-                then: Some(answer), ..
-            } => self.answer(phase, answer),
+            Pending::Clear(answer) | Pending::AuthCancel(Some(answer)) => {
+                self.answer(phase, answer)
+            }
             Pending::Mail(mail, Line::Standing) => self.with_link(phase, Wish::Mail(mail)),
             // The body came slower than the backend has patience between commands.
             Pending::DataForKept(Line::Standing) => self.with_link(phase, Wish::Again),

@@ -1,6 +1,7 @@
 //! Reads the user's name out of an AUTH exchange, and never anything else.
 
 use crate::smtp::command::{Auth, AuthLine, Base64Text};
+use crate::smtp::reply::Reply;
 use crate::smtp::xtext::{self, XCLIENT_VALUE_MAX};
 
 /// What is known of who is signing in.
@@ -13,6 +14,8 @@ pub(super) struct Guess {
     /// How many things it has said.
     said: u8,
     rounds: u8,
+    /// As failed.
+    counted: bool,
 }
 
 /// Longer names are not remembered: RFC 4616 bounds them to 255 octets.
@@ -25,6 +28,7 @@ impl Guess {
             name: None,
             said: 0,
             rounds: 0,
+            counted: false,
         };
         match &auth.initial {
             Some(initial) => guess.with(initial),
@@ -61,14 +65,35 @@ impl Guess {
             .is_some_and(|login| xtext::encode(&login).len() <= XCLIENT_VALUE_MAX)
     }
 
-    /// Whether a server can have found that it is wrong: more was said than who it is.
-    pub(super) fn may_be_judged(&self) -> bool {
-        match self.mechanism.as_str() {
-            "LOGIN" | "NTLM" => self.said >= 2,
-            // RFC 5802 5
-            scram if scram.starts_with("SCRAM-") => self.said >= 2,
-            _ => self.said >= 1,
+    /// Whether a challenge tells that what was said is wrong: that of the OAuth mechanisms
+    /// does behind the token (RFC 7628 3.2.3), SCRAM's where it holds an error (RFC 5802 7).
+    pub(super) fn is_told_of_failure(&self, challenge: &Reply) -> bool {
+        let tells = match self.mechanism.as_str() {
+            "XOAUTH2" | "OAUTHBEARER" => self.said >= 1,
+            scram if scram.starts_with("SCRAM-") => {
+                match AuthLine::parse(challenge.text().as_bytes()) {
+                    Ok(AuthLine::Response(text)) => {
+                        text.decode().is_some_and(|text| text.starts_with(b"e="))
+                    }
+                    Ok(AuthLine::Cancel) | Err(_) => false,
+                }
+            }
+            _ => false,
+        };
+        tells && !self.counted
+    }
+
+    /// The same, counted as failed.
+    pub(super) fn counted(self) -> Self {
+        Self {
+            counted: true,
+            ..self
         }
+    }
+
+    /// Whether it has been counted as failed.
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted
     }
 
     pub(super) fn rounds(&self) -> u8 {
@@ -187,20 +212,19 @@ mod tests {
     }
 
     #[test]
-    fn who_has_only_named_a_user_has_not_been_judged() {
-        let said = AuthLine::parse(b"dXNlcg==").unwrap();
-        for (line, at_first) in [
-            ("AUTH LOGIN dXNlcg==", false),
-            ("AUTH SCRAM-SHA-256 dXNlcg==", false),
-            ("AUTH NTLM dXNlcg==", false),
-            ("AUTH XOAUTH2 dXNlcg==", true),
-            ("AUTH GSSAPI dXNlcg==", true),
-        ] {
-            let guess = guess(line);
-            assert_eq!(guess.may_be_judged(), at_first, "{line}");
-            assert!(guess.after(&said).may_be_judged(), "{line}");
-        }
-        assert!(!guess("AUTH CRAM-MD5").may_be_judged());
+    fn a_challenge_tells_of_failure_behind_a_token_or_by_an_error() {
+        let told = |line: &str, challenge: &str| {
+            guess(line).is_told_of_failure(&Reply::new(334, None, challenge))
+        };
+        assert!(!told("AUTH XOAUTH2", ""));
+        assert!(told("AUTH XOAUTH2 dXNlcg==", "eyJzdGF0dXMiOiI0MDEifQ=="));
+        assert!(told("AUTH OAUTHBEARER dXNlcg==", ""));
+        // r=… and e=invalid-proof
+        assert!(!told("AUTH SCRAM-SHA-256 biwsbj11", "cj1hYmM="));
+        assert!(told("AUTH SCRAM-SHA-256 biwsbj11", "ZT1pbnZhbGlkLXByb29m"));
+        assert!(!told("AUTH LOGIN dXNlcg==", "ZT1pbnZhbGlkLXByb29m"));
+        let counted = guess("AUTH XOAUTH2 dXNlcg==").counted();
+        assert!(!counted.is_told_of_failure(&Reply::new(334, None, "")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn rules() -> Rules {
     let mut backend = Keywords::new();
     backend.insert("8BITMIME", [""; 0]);
     backend.insert("CHUNKING", [""; 0]);
-    backend.insert("AUTH", ["PLAIN", "LOGIN"]);
+    backend.insert("AUTH", ["PLAIN", "LOGIN", "XOAUTH2"]);
     Rules {
         hostname: "mx.test".into(),
         session_id: "ID".into(),

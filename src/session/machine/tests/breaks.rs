@@ -56,6 +56,32 @@ fn a_backend_lost_where_nothing_depends_on_it_is_not_noticed() {
     }
 }
 
+/// Another took its envelope: whatever is refused now, the sender tries again.
+#[test]
+fn a_kept_message_whose_next_backend_refuses_the_client_is_no_bounce() {
+    let rules = Rules {
+        bodies: Bodies::Judged,
+        ..rules()
+    };
+    for refused in [
+        Event::Connected(Err(Unavailable::Refused(reply(550)))),
+        Event::Connected(Err(Unavailable::Gone)),
+    ] {
+        let mut machine = Machine::new(rules.clone(), Privacy::Clear);
+        machine.advance(Event::Opened);
+        for event in and(transaction(), &[command("DATA")]) {
+            advance(&mut machine, event);
+        }
+        let step = advance(&mut machine, Event::Spooled(Spooled::Kept));
+        assert_eq!(step, Step::Weigh);
+        let step = advance(&mut machine, Event::Weighed(Weighed::Pass));
+        assert_eq!(step, Step::Exchange(Command::Data));
+        assert_eq!(advance(&mut machine, lost()), Step::Connect);
+        assert_eq!(code(&advance(&mut machine, refused)), 451);
+        assert!(machine.envelope().is_none());
+    }
+}
+
 #[test]
 fn a_backend_that_cannot_be_opened_costs_a_451_or_its_own_refusal() {
     let mail = &transaction()[..2];

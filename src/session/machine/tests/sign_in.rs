@@ -1,6 +1,7 @@
 //! AUTH: who may, when, and what becomes of the session that did.
 
 use super::*;
+use crate::policy::Limit;
 use crate::smtp::command::AuthLine;
 
 fn auth_line(text: &str) -> Event {
@@ -94,47 +95,41 @@ fn what_is_no_base64_cancels_towards_the_backend_and_then_gets_501() {
     assert!(machine.identity().is_none());
 }
 
-/// A challenge may have told that it is wrong (RFC 7628 3.2.3).
+/// RFC 7628 3.2.3: who has learnt it by the challenge need not wait for the refusal.
 #[test]
-fn who_cancels_when_the_backend_may_have_judged_has_failed() {
-    let asked = |machine: &mut Machine, said: &[&str]| {
-        for line in said {
-            advance(machine, auth_line(line));
-            advance(machine, answered(334));
-        }
-        machine.advance(auth_line("*"));
-        machine.advance(answered(501))
-    };
-    let failed = Step::Judge(Question::FailedSignIn);
-    assert_eq!(code(&asked(&mut challenged(), &[])), 501);
-    assert_eq!(code(&asked(&mut challenged(), &["dQ=="])), 501);
-    assert_eq!(asked(&mut challenged(), &["dQ==", "cA=="]), failed);
-
-    // Nor need it wait for the answer.
-    let begun = and(signed_in()[..3].to_vec(), &[answered(334)]);
-    for last in [Event::Gone, Event::TimedOut] {
-        let (mut machine, _) = after(
-            Privacy::Encrypted,
-            &and(begun.clone(), std::slice::from_ref(&last)),
-        );
-        assert!(machine.in_doubt(), "{last:?}");
-        machine = challenged();
-        machine.advance(last);
-        assert!(!machine.in_doubt());
-    }
-    for known in [235, 535, 454] {
-        let events = and(begun.clone(), &[auth_line("dQ=="), answered(known)]);
-        let (machine, _) = after(Privacy::Encrypted, &events);
-        assert!(!machine.in_doubt(), "{known}");
-    }
-    for (line, errors) in [("*", 1), ("no base64!", 1)] {
+fn a_challenge_that_tells_of_failure_is_counted_before_it_is_passed_on() {
+    let begun = [
+        command("EHLO c.test"),
+        command("AUTH XOAUTH2 dXNlcg=="),
+        connected(),
+    ];
+    let told = || {
         let (mut machine, _) = after(Privacy::Encrypted, &begun);
-        machine.advance(auth_line(line));
-        assert_eq!(machine.advance(answered(501)), failed);
-        let step = machine.advance(Event::Judged(Verdict::Pass));
-        assert_eq!(code(&step), 501);
-        assert_eq!(machine.errors(), errors, "{line}");
-    }
+        let step = machine.advance(answered(334));
+        assert_eq!(step, Step::Judge(Question::FailedSignIn));
+        machine
+    };
+    let mut machine = told();
+    let step = machine.advance(Event::Judged(Verdict::Pass));
+    assert_eq!(step, Step::Challenge(reply(334)));
+    // Once is enough, and the refusal is an error as ever.
+    assert!(matches!(
+        advance(&mut machine, auth_line("")),
+        Step::ExchangeAuth(_)
+    ));
+    let step = machine.advance(answered(535));
+    assert_eq!(step, Step::Answer(Answer::Backend(reply(535))));
+    assert_eq!(machine.errors(), 1);
+
+    let mut machine = told();
+    let too_many = Finding::Rate {
+        limit: Limit::AuthFailures,
+        network: None,
+        wait: std::time::Duration::from_secs(9),
+    };
+    let step = machine.advance(Event::Judged(Verdict::Refuse(too_many)));
+    assert!(ended(&step) && code(&step) == 421, "{step:?}");
+    assert!(!machine.has_link(), "it would take a QUIT for an answer");
 }
 
 #[test]
