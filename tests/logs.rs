@@ -463,6 +463,34 @@ fn log_addresses_masked_hashed_and_none_hide_client_and_mailboxes() {
     }
 }
 
+/// Postfix names the client when it has too many connections of it.
+#[test]
+fn what_a_backend_says_of_the_client_is_hidden_with_it() {
+    let acts: &[(&str, &[Act])] = &[
+        ("EHLO", &[Act::Say("250-x.test\r\n250 XCLIENT ADDR")]),
+        (
+            "XCLIENT",
+            &[Act::Say(
+                "421 4.7.0 x.test too many connections from 127.9.8.7",
+            )],
+        ),
+    ];
+    for (how, is_shown) in [("full", true), ("masked", false)] {
+        let backend = Scripted::start(acts);
+        let settings = [("CLIENT_INFO", "xclient"), ("LOG_ADDRESSES", how)];
+        let portcullis = Portcullis::guarding(backend.address, &settings);
+        let mut client = Smtp::connect_from([127, 9, 8, 7].into(), portcullis.mx);
+        client.expect("220");
+        client.ask("EHLO client.test", "250");
+        client.ask("MAIL FROM:<a@sender.test>", "4");
+        let log = portcullis.log_with("\"reason\":\"backend\"");
+        assert_eq!(log.matches("421 4.7.0").count(), 2, "{log}");
+        let shown = log.contains("too many connections from 127.9.8.7");
+        assert_eq!(shown, is_shown, "{how}\n{log}");
+        assert_eq!(log.contains("127.9.8.7"), is_shown, "{how}\n{log}");
+    }
+}
+
 #[test]
 fn log_addresses_masked_hides_the_name_of_a_user_and_his_mail() {
     let postfix = Postfix::start(Options {

@@ -294,7 +294,7 @@ async fn changes_without_end_come_to_an_end() {
         })
     };
     let body = flooded_with(packet(b'b', &[b'x'; 65_535])).await;
-    assert!(matches!(body, Err(ScanError::Protocol(_))), "{body:?}");
+    assert!(matches!(body, Err(ScanError::Reported(_))), "{body:?}");
     for flood in [
         packet(b'h', b"X\0y\0"),
         packet(b'm', b"\0\0\0\x01X\0\0"),

@@ -515,6 +515,34 @@ fn a_backend_that_takes_its_time_is_waited_for_after_a_reload_too() {
     assert_eq!(portcullis.ready().0, 200);
 }
 
+/// Mail in UTF-8 that is sent meanwhile would be refused for good.
+#[test]
+fn a_reload_while_the_backend_is_down_forgets_nothing_that_it_offers() {
+    let backend = Scripted::start(&[]);
+    let address = backend.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("portcullis.toml");
+    let patience = |text: &str| fs::write(&file, format!("timeout_backend_reply = \"{text}\""));
+    patience("1min").unwrap();
+    let portcullis = Portcullis::start(&[
+        ("BACKEND", &address),
+        ("DOMAINS", "example.org"),
+        ("CONFIG", file.to_str().unwrap()),
+        ("BACKEND_PROBE_INTERVAL", "1h"),
+    ]);
+    portcullis.wait_for_keywords();
+    drop(backend);
+    patience("2min").unwrap();
+    portcullis.hang_up();
+    portcullis.log_with("settings are reloaded");
+    portcullis.log_with("does not answer its probe");
+    let mut client = Smtp::connect(portcullis.mx);
+    client.expect("220");
+    let offer = client.ask("EHLO client.test", "250");
+    assert!(offer.contains("8BITMIME"), "{offer}");
+    assert_eq!(portcullis.ready().0, 503, "it is down all the same");
+}
+
 /// Its path stays, what it holds does not.
 #[test]
 fn a_backends_certificate_that_is_renewed_is_believed_after_a_reload() {

@@ -150,6 +150,27 @@ impl Backend {
         })
     }
 
+    /// The same, knowing of its servers what `old` knew of those that it had too: until
+    /// one answers its next probe it is likely to be as it was.
+    #[must_use]
+    pub fn knowing(self, old: &Self) -> Self {
+        for server in &self.servers {
+            let mut known = old.servers.iter();
+            let Some(known) = known.find(|known| known.address == server.address) else {
+                continue;
+            };
+            let mut probed = known.probed.load().as_deref().cloned();
+            if let Some(probed) = &mut probed {
+                probed.introduction = self.settings.client_info.choose(&probed.keywords);
+            }
+            server.probed.store(probed.map(Arc::new));
+            server.greeted.store(known.greeted.load_full());
+            let up = known.up.load(Ordering::Relaxed);
+            server.up.store(up, Ordering::Relaxed);
+        }
+        self
+    }
+
     /// Whether the authorities that it believes are still those that its settings
     /// lead to: a file changes under its name. Blocks.
     ///
@@ -225,7 +246,7 @@ impl Backend {
     /// [`OpenError`] of the last server tried, or at once when a server
     /// refuses this client.
     pub async fn open(&self, client: &Client) -> Result<Conversation, OpenError> {
-        let mut error = OpenError::NoServer;
+        let mut last = OpenError::NoServer;
         for server in self.in_turn() {
             // One reply's patience for all of it: the client waits for one reply.
             let opened = timeout(
@@ -244,7 +265,7 @@ impl Backend {
                     // It would take the user for a stranger.
                     conversation.quit().await;
                     tracing::info!(backend = %server.address, "backend cannot be told who has signed in");
-                    error = OpenError::NoLogin;
+                    last = OpenError::NoLogin;
                 }
                 Err(refused @ OpenError::Refused(_)) => return Err(refused),
                 Err(other) => {
@@ -255,12 +276,13 @@ impl Backend {
                         server.went_down();
                     }
                     self.failed.notify_one();
-                    tracing::warn!(backend = %server.address, error = %other, "backend cannot be used");
-                    error = other;
+                    let error = other.without_words();
+                    tracing::warn!(backend = %server.address, error, "backend cannot be used");
+                    last = other;
                 }
             }
         }
-        Err(error)
+        Err(last)
     }
 
     /// The servers, another one first each time; those last seen down come last.

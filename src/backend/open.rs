@@ -331,13 +331,13 @@ impl Backend {
                 200..=299 => {}
                 421 => return Err(OpenError::TurnedAway(reply)),
                 // Unknown or malformed.
-                500..=504 => return Err(OpenError::Xclient(reply.text())),
+                500..=504 => return Err(OpenError::Xclient(reply)),
                 550 if !is_about_a_client(&reply) => {
-                    return Err(OpenError::Xclient(reply.text()));
+                    return Err(OpenError::Xclient(reply));
                 }
                 // In the greeting's place: the client that we named is refused.
                 _ if is_refusal(&reply) => return Err(OpenError::Refused(reply)),
-                _ => return Err(OpenError::Xclient(reply.text())),
+                _ => return Err(OpenError::Xclient(reply)),
             }
         }
         Ok(())

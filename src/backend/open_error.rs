@@ -50,8 +50,8 @@ pub enum OpenError {
     #[error("offers no XCLIENT ADDR, which CLIENT_INFO demands")]
     NoXclient,
     /// It does not take what XCLIENT says of this client.
-    #[error("XCLIENT fails: {0}")]
-    Xclient(String),
+    #[error("XCLIENT fails: {}", .0.text())]
+    Xclient(Reply),
 }
 
 impl OpenError {
@@ -75,6 +75,27 @@ impl OpenError {
             Self::TurnedAway(reply) if reply.code() == 421 => Self::Closing(reply),
             Self::Lost(_) | Self::Tls(_) | Self::TlsBroke(_) => Self::BreaksOff(Box::new(self)),
             other => other,
+        }
+    }
+
+    /// What may be told of it wherever client addresses may not: without the words of a
+    /// server that knows the client.
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::Closing(reply) => format!("hangs up on the client: {}", reply.codes()),
+            Self::Refused(reply) => format!("client refused: {}", reply.codes()),
+            Self::Xclient(reply) => format!("XCLIENT fails: {}", reply.codes()),
+            Self::BreaksOff(how) => format!("breaks off on the client: {}", how.without_words()),
+            other => other.to_string(),
+        }
+    }
+
+    /// The words of a server that knows the client.
+    pub fn words(&self) -> Option<&Reply> {
+        match self {
+            Self::Closing(reply) | Self::Refused(reply) | Self::Xclient(reply) => Some(reply),
+            Self::BreaksOff(how) => how.words(),
+            _ => None,
         }
     }
 

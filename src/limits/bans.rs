@@ -98,7 +98,7 @@ impl Bans {
         self.first.store(milliseconds(first), Ordering::Relaxed);
     }
 
-    fn first(&self) -> Duration {
+    pub(super) fn first(&self) -> Duration {
         Duration::from_millis(self.first.load(Ordering::Relaxed))
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
-use governor::clock::{Clock, DefaultClock, Reference};
+use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -24,6 +24,7 @@ use super::counts::{Counts, Stay};
 use super::prefix::Widths;
 use super::rate::Allowance;
 use super::table::{Look, Probe, Table};
+use crate::metrics;
 
 /// What a table of clients gets of a kind's memory, against one of wider networks.
 const CLIENT_SHARE: usize = 2;
@@ -62,7 +63,7 @@ pub(super) enum Short {
 }
 
 /// Buckets of one kind.
-pub(super) struct Buckets<C: Clock = DefaultClock> {
+pub(super) struct Buckets<C: Clock = MonotonicClock> {
     widths: Widths,
     v4: Vec<Tier<C>>,
     v6: Vec<Tier<C>>,
@@ -153,6 +154,7 @@ impl<C: Clock + Clone> Buckets<C> {
             return Ok(());
         }
         self.crowded.fetch_add(1, Ordering::Relaxed);
+        metrics::get().limiter_overflows.inc();
         self.everybody.check().map_err(|until| Empty {
             network: None,
             wait: until.wait_time_from(self.clock.now()),

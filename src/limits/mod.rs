@@ -47,7 +47,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use governor::clock::DefaultClock;
+use governor::clock::MonotonicClock;
 use ipnet::IpNet;
 
 use crate::metrics;
@@ -307,18 +307,22 @@ impl Limits {
     }
 
     /// Forgets bans that are long over and stays in touch with Redis, for ever.
-    pub async fn keep_order(self: Arc<Self>) {
-        let sweep = async {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                self.bans.sweep(Instant::now());
+    /// Keeps nothing else of these alive.
+    pub fn keep_order(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (bans, shared) = (Arc::clone(&self.bans), self.shared.clone());
+        async move {
+            let sweep = async {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    bans.sweep(Instant::now());
+                }
+            };
+            match shared {
+                Some(shared) => {
+                    tokio::join!(sweep, shared.keep_alive());
+                }
+                None => sweep.await,
             }
-        };
-        match &self.shared {
-            Some(shared) => {
-                tokio::join!(sweep, Arc::clone(shared).keep_alive());
-            }
-            None => sweep.await,
         }
     }
 
@@ -385,7 +389,8 @@ fn buckets(rate: Rate, settings: &Settings, widths: &Widths) -> Option<Arc<Bucke
         widths,
         settings.prefix_factor.0,
         octets,
-        DefaultClock::default(),
+        // Not the processor's own counter: that of another boot may be behind.
+        MonotonicClock,
     );
     buckets.map(Arc::new)
 }

@@ -134,7 +134,7 @@ impl Limits {
         let Some(shared) = self.shared.clone() else {
             return;
         };
-        let (bans, first) = (Arc::clone(&self.bans), self.settings.ban_time);
+        let (bans, first) = (Arc::clone(&self.bans), self.bans.first());
         let key = self.key(&network);
         tokio::spawn(async move {
             let length = shared.ban(&key, first, DAY).await;

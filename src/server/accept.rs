@@ -24,7 +24,7 @@ use crate::session::{Listener, Service, knock, serve};
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often at most the log says that accepting fails.
-const COMPLAIN: Duration = Duration::from_secs(10);
+pub(super) const COMPLAIN: Duration = Duration::from_secs(10);
 
 /// The place of a listener in the settings.
 type Place = (Listener, ListenAddress);

@@ -17,7 +17,7 @@ mod status;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hyper::Request;
@@ -30,6 +30,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::ServeError;
+use super::accept::COMPLAIN;
 use super::handover::Sockets;
 use super::health::Health;
 use super::listen::{ListenAddress, Reserved};
@@ -112,6 +113,7 @@ impl Admin {
 /// Never waits for a place: a hundred slow connections would hold them all.
 async fn accept(listener: TcpListener, status: Arc<Status>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut complained: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -125,7 +127,10 @@ async fn accept(listener: TcpListener, status: Arc<Status>) {
                 open.push_back(connection.abort_handle());
             }
             Err(error) => {
-                tracing::warn!(listener = "admin", %error, "cannot accept");
+                if complained.is_none_or(|last| last.elapsed() > COMPLAIN) {
+                    complained = Some(Instant::now());
+                    tracing::warn!(listener = "admin", %error, "cannot accept");
+                }
                 sleep(PAUSE).await;
             }
         }

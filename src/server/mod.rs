@@ -20,7 +20,6 @@ mod unusable;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -243,6 +242,7 @@ pub async fn run(
         tokio::spawn(limits.keep_order()),
         tokio::spawn(Arc::clone(&places).keep_order()),
     ];
+    drop(limits);
 
     let (sessions, crew) = (TaskTracker::new(), Arc::new(Crew::new()?));
     let mut running = Running {
@@ -346,8 +346,6 @@ fn count_limits(service: &Arc<ArcSwap<Service>>) {
         let entries = &metrics.limiter_entries;
         entries.of(["buckets"]).set(gauge(census.buckets));
         entries.of(["networks"]).set(gauge(census.networks));
-        let overflows = metrics.limiter_overflows.inner();
-        overflows.store(census.crowded, Ordering::Relaxed);
         metrics.bans_active.set(gauge(limits.bans().len()));
         if let Some((redis, health)) = limits.sharing() {
             let up = metrics.redis_up.named(&redis);

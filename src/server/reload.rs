@@ -20,7 +20,7 @@ use super::admin::Facts;
 use super::certificates::{Occasion, Watch};
 use super::handover::{Notice, Sockets, notify};
 use super::health::Health;
-use super::{Rooms, ServeError, addresses, log, monitoring, sandbox, told, unusable};
+use super::{Rooms, ServeError, addresses, log, monitoring, nofile, sandbox, told, unusable};
 use crate::backend::Backend;
 use crate::limits::Limits;
 use crate::metrics::{self, Attempt, Reload};
@@ -173,7 +173,7 @@ impl Running {
         let (backend, probing) = if same && self.believes_as_set(&old.backend)? {
             (Arc::clone(&old.backend), None)
         } else {
-            let (backend, probing) = self.another_backend(&new).await?;
+            let (backend, probing) = self.another_backend(&new, &old.backend).await?;
             (backend, Some(probing))
         };
         if names_other_files(&self.rooms.tls, &new.tls) {
@@ -224,6 +224,8 @@ impl Running {
             court,
         }));
         log::follow(&new.log);
+        // For scanners that are new; of places there are as many as at the start.
+        let _ = nofile::places(self.started.limits.sessions_max.get(), &new.scan);
         let mut in_force = new.clone();
         in_force.limits.sessions_max = self.started.limits.sessions_max;
         let facts = self.facts.load().renewed(&in_force);
@@ -252,10 +254,11 @@ impl Running {
     async fn another_backend(
         &self,
         new: &Rooms,
+        old: &Backend,
     ) -> Result<(Arc<Backend>, AbortOnDropHandle<()>), ServeError> {
         let backend = Backend::new(new.backend.clone(), self.hostname.clone())
             .map_err(|error| ServeError::Unusable(unusable::authorities(&error)))?;
-        let backend = Arc::new(backend);
+        let backend = Arc::new(backend.knowing(old));
         // EHLO is answered from what the probe finds, later if not in time.
         let (done, first) = oneshot::channel();
         let probing = tokio::spawn(Arc::clone(&backend).keep_probing(done));

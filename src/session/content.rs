@@ -79,6 +79,7 @@ impl Session<'_> {
                 Spooled::Kept
             }
             KeptBody::Lost(spooled, octets) => {
+                let octets = self.machine.octets().saturating_add(octets);
                 if let Some(envelope) = self.machine.envelope() {
                     self.journal
                         .lost_message(envelope, octets, self.chunks.began, spooled);
@@ -131,7 +132,7 @@ impl Session<'_> {
             user: self
                 .machine
                 .identity()
-                .map(|identity| identity.login.as_deref().unwrap_or("unknown")),
+                .and_then(|identity| identity.login.as_deref()),
             tls: self.journal.tls(),
             sender: &sender,
             recipients: &recipients,

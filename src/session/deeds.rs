@@ -151,7 +151,9 @@ impl Session<'_> {
                 Event::Connected(Err(Unavailable::Refused(reply)))
             }
             Err(error) => {
-                tracing::warn!(session = %self.id, %error, "no backend for this session");
+                let said = error.words().map(|reply| self.journal.words(reply));
+                let why = error.without_words();
+                tracing::warn!(session = %self.id, error = why, said, "no backend for this session");
                 Event::Connected(Err(if error.is_tls() {
                     Unavailable::Tls
                 } else {

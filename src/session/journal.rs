@@ -233,7 +233,6 @@ impl Journal {
         moved: &Moved,
     ) {
         self.forget_message();
-        self.octets = self.octets.saturating_add(octets);
         let outcome = match moved {
             Moved::Answered(reply) if matches!(reply.code(), 200..=299) => {
                 self.messages = self.messages.saturating_add(1);
@@ -258,13 +257,14 @@ impl Journal {
     }
 
     fn line_of_message(
-        &self,
+        &mut self,
         envelope: &Envelope,
         octets: u64,
         began: Instant,
         reply: Option<String>,
         outcome: Outcome,
     ) {
+        self.octets = self.octets.saturating_add(octets);
         self.count(outcome, octets, began);
         let shown = envelope
             .recipients

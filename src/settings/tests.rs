@@ -42,6 +42,7 @@ fn reads_durations_with_a_unit_only() {
         ("", "not a duration"),
         ("-5s", "not a duration"),
         ("5 parsecs", "not a duration"),
+        ("5M", "unit M"),
         ("99999999999999999999d", "not a duration"),
     ]);
 }

@@ -91,6 +91,10 @@ impl Value for Duration {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err("has no unit (ms, s, min, h, d)".into());
         }
+        // Sizes have mebi there.
+        if text.contains('M') {
+            return Err("has the unit M, which would be months: say min, or month".into());
+        }
         humantime::parse_duration(text).map_err(|_| "is not a duration".into())
     }
 }

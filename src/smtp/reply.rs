@@ -98,6 +98,14 @@ impl Reply {
         self.enhanced
     }
 
+    /// The code, and the enhanced one behind it if there is one.
+    pub fn codes(&self) -> String {
+        match self.enhanced {
+            Some(enhanced) => format!("{} {enhanced}", self.code),
+            None => self.code.to_string(),
+        }
+    }
+
     /// The texts of the lines, at least one, without codes.
     pub fn lines(&self) -> &[String] {
         &self.lines

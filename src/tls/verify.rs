@@ -41,7 +41,19 @@ impl Authorities {
                 verifier: Arc::new(issued),
             });
         }
-        let certificates = rustls_native_certs::load_native_certs().certs;
+        let found = rustls_native_certs::load_native_certs();
+        let certificates = found.certs;
+        match found.errors.first() {
+            // Not those of Mozilla in their place: the admin may have chosen them.
+            Some(error) if certificates.is_empty() => {
+                let reason = format!("the system's authorities cannot be read: {error}");
+                return Err(TlsError::Library(reason));
+            }
+            Some(error) => {
+                tracing::warn!(%error, "some of the system's authorities cannot be read");
+            }
+            None => {}
+        }
         Ok(Self {
             fingerprint: fingerprint(&certificates),
             verifier: system_roots(certificates, provider)?,

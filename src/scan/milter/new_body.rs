@@ -38,7 +38,7 @@ impl NewBody {
     /// When they cannot be sent or kept: the old body must not pass in its place.
     pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), ScanError> {
         if memchr(0, piece).is_some() {
-            return Err(ScanError::Protocol("the new body holds a NUL".to_owned()));
+            return Err(ScanError::Reported("the new body holds a NUL".to_owned()));
         }
         let mut lines = Vec::with_capacity(piece.len());
         self.newlines.convert(piece, &mut lines);
@@ -61,7 +61,7 @@ impl NewBody {
         self.room = self
             .room
             .checked_sub(length)
-            .ok_or_else(|| ScanError::Protocol("new body too long".to_owned()))?;
+            .ok_or_else(|| ScanError::Reported("new body too long".to_owned()))?;
         self.writer.write(lines).await.map_err(ScanError::Spool)
     }
 }

@@ -38,10 +38,10 @@ impl Journal {
 
     /// What the backend said. Its text likes to name the mailbox or the client
     /// that it refuses, so it is shown only where these are.
-    pub(super) fn words(&self, reply: &Reply) -> String {
+    pub(in crate::session) fn words(&self, reply: &Reply) -> String {
         match self.addresses {
             LogAddresses::Full => one_line(reply),
-            _ => codes(reply),
+            _ => reply.codes(),
         }
     }
 
@@ -82,17 +82,10 @@ impl Journal {
 }
 
 pub(super) fn one_line(reply: &Reply) -> String {
-    let mut line = codes(reply);
+    let mut line = reply.codes();
     for text in reply.lines() {
         line.push(' ');
         line.push_str(text);
     }
     line
-}
-
-fn codes(reply: &Reply) -> String {
-    match reply.enhanced() {
-        Some(enhanced) => format!("{} {enhanced}", reply.code()),
-        None => reply.code().to_string(),
-    }
 }

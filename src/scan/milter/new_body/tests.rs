@@ -38,7 +38,7 @@ async fn has_crlf_lines_only() {
 #[tokio::test]
 async fn one_that_cannot_be_sent_is_no_reason_to_pass_the_old_one() {
     let error = kept(&[b"a", b"b\0"]).await.unwrap_err();
-    assert!(matches!(error, ScanError::Protocol(_)), "{error}");
+    assert!(matches!(error, ScanError::Reported(_)), "{error}");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn may_be_so_much_longer_than_the_message_and_no_more() {
         new.write(&line).await.unwrap();
     }
     new.write(b"a\n").await.unwrap();
-    assert!(matches!(new.write(b"b").await, Err(ScanError::Protocol(_))));
+    assert!(matches!(new.write(b"b").await, Err(ScanError::Reported(_))));
 }
 
 /// Its room is that of all bodies: memory first, then disk, then none.
