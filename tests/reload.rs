@@ -543,6 +543,28 @@ fn a_reload_while_the_backend_is_down_forgets_nothing_that_it_offers() {
     assert_eq!(portcullis.ready().0, 503, "it is down all the same");
 }
 
+#[test]
+fn a_backend_that_cannot_be_told_of_clients_as_the_new_settings_have_it_is_told_of() {
+    let backend = Scripted::start(&[]);
+    let address = backend.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("portcullis.toml");
+    let by = |text: &str| fs::write(&file, format!("client_info = \"{text}\""));
+    by("received").unwrap();
+    let portcullis = Portcullis::start(&[
+        ("BACKEND", &address),
+        ("DOMAINS", "example.org"),
+        ("CONFIG", file.to_str().unwrap()),
+        ("BACKEND_PROBE_INTERVAL", "1h"),
+    ]);
+    portcullis.wait_for_keywords();
+    by("xclient").unwrap();
+    portcullis.hang_up();
+    portcullis.log_with("settings are reloaded");
+    portcullis.log_with("offers no XCLIENT ADDR, which CLIENT_INFO demands");
+    assert_eq!(portcullis.ready().0, 503);
+}
+
 /// Its path stays, what it holds does not.
 #[test]
 fn a_backends_certificate_that_is_renewed_is_believed_after_a_reload() {

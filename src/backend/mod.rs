@@ -80,6 +80,8 @@ struct Server {
     address: Address,
     /// The last probe that was answered.
     probed: ArcSwapOption<Probed>,
+    /// Whether the log was told of one, by these settings.
+    reported: AtomicBool,
     /// Whether it could be used when last tried.
     up: AtomicBool,
     /// When it could be used last.
@@ -135,6 +137,7 @@ impl Backend {
             .map(|address| Server {
                 address: address.clone(),
                 probed: ArcSwapOption::empty(),
+                reported: AtomicBool::new(false),
                 up: AtomicBool::new(true),
                 greeted: ArcSwapOption::empty(),
                 shown: metrics::get().backend_up.named(&address.to_string()),
@@ -159,11 +162,7 @@ impl Backend {
             let Some(known) = known.find(|known| known.address == server.address) else {
                 continue;
             };
-            let mut probed = known.probed.load().as_deref().cloned();
-            if let Some(probed) = &mut probed {
-                probed.introduction = self.settings.client_info.choose(&probed.keywords);
-            }
-            server.probed.store(probed.map(Arc::new));
+            server.probed.store(known.probed.load_full());
             server.greeted.store(known.greeted.load_full());
             let up = known.up.load(Ordering::Relaxed);
             server.up.store(up, Ordering::Relaxed);

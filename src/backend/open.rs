@@ -257,7 +257,7 @@ impl Backend {
             .await
             .map_err(broke)?;
         if reply.code() != 220 {
-            return Err(OpenError::TlsBroke(format!("refused: {}", reply.text())));
+            return Err(OpenError::TlsBroke(format!("refused: {}", reply.codes())));
         }
         let name_in_tls = self.tls_name(server);
         let handshake = self.tls.connect(name_in_tls, conversation.into_stream()?);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::timeout;
 
@@ -130,10 +131,8 @@ impl Backend {
                     let to_strangers = self.as_stranger(server).await.or(seen_before);
                     probed = probed.with(to_strangers);
                 }
-                if before
-                    .as_ref()
-                    .is_none_or(|before| before.summary() != probed.summary())
-                {
+                let same = before.is_some_and(|before| before.summary() == probed.summary());
+                if !server.reported.swap(true, Ordering::Relaxed) || !same {
                     report(server, &probed);
                 }
                 server.probed.store(Some(Arc::new(probed)));

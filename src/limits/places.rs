@@ -77,8 +77,8 @@ pub(super) struct Guest {
     pub(super) holds_since: AtomicU64,
     /// How many connections it has been given so far.
     pub(super) seats: AtomicU64,
-    /// How much its networks had when it asked for the last.
-    pub(super) rank: AtomicU32,
+    /// How many its fullest network had, by weight, when it asked for the last.
+    pub(super) share: AtomicU32,
     /// Milliseconds that we have waited before that, since it got something done.
     waited: AtomicU64,
     /// Those of them in which we waited for commands.

@@ -76,8 +76,8 @@ impl Place {
             }),
         };
         let guest = Arc::clone(self.guest());
-        let rank = ticket.as_ref().map_or(0, Ticket::rank);
-        guest.rank.store(rank, Ordering::Relaxed);
+        let share = ticket.as_ref().map_or(0, Ticket::share);
+        guest.share.store(share, Ordering::Relaxed);
         let number = guest.seats.fetch_add(1, Ordering::Relaxed) + 1;
         guest
             .holds_since
@@ -128,8 +128,8 @@ impl Places {
         let now = self.now();
         let overdue = self.guests().filter_map(|guest| {
             let since = guest.overstays(now)?;
-            let rank = guest.rank.load(Ordering::Relaxed);
-            Some(((Reverse(rank), since), guest))
+            let share = guest.share.load(Ordering::Relaxed);
+            Some(((Reverse(share), since), guest))
         });
         let mut overdue: Vec<_> = overdue.collect();
         overdue.sort_unstable_by_key(|(order, _)| *order);

@@ -71,6 +71,14 @@ pub struct Message<'a> {
     pub body: &'a Body,
 }
 
+impl Message<'_> {
+    /// Whether the client has signed in, known or not as whom; RFC 3848: the `A` at the
+    /// end of ESMTPA and ESMTPSA.
+    pub fn is_authenticated(&self) -> bool {
+        self.user.is_some() || self.protocol.ends_with('A')
+    }
+}
+
 /// Why a scanner gave no opinion. Its deadline is its caller's.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {

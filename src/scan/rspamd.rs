@@ -265,7 +265,9 @@ fn envelope_fields(message: &Message<'_>) -> HeaderMap {
     for recipient in message.recipients {
         tell("rcpt", &path(recipient, message.hostname));
     }
-    if let Some(user) = message.user {
+    // Any value tells that the client has signed in, and nothing else does.
+    let unknown = message.is_authenticated().then_some("unknown");
+    if let Some(user) = message.user.or(unknown) {
         tell("user", user);
     }
     tell("queue-id", message.id);

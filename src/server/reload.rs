@@ -224,8 +224,10 @@ impl Running {
             court,
         }));
         log::follow(&new.log);
-        // For scanners that are new; of places there are as many as at the start.
-        let _ = nofile::places(self.started.limits.sessions_max.get(), &new.scan);
+        if !self.rooms.scan.changed(&new.scan).is_empty() {
+            // For scanners that are new; of places there are as many as at the start.
+            let _ = nofile::places(self.started.limits.sessions_max.get(), &new.scan);
+        }
         let mut in_force = new.clone();
         in_force.limits.sessions_max = self.started.limits.sessions_max;
         let facts = self.facts.load().renewed(&in_force);

@@ -39,10 +39,18 @@ const SYSTEM: &[&str] = &[
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
     "/usr/share/pki",
+    "/var/lib/ca-certificates",
 ];
 
 /// Single files of the system that may be links to somewhere else.
-const SYSTEM_FILES: &[&str] = &["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/cert.pem"];
+const SYSTEM_FILES: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
 
 /// The paths that the settings name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

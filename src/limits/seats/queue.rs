@@ -160,10 +160,10 @@ impl Drop for Given {
 }
 
 impl Ticket {
-    /// What the fullest network of its client had when it asked, by weight; this one not
-    /// counted.
-    pub(super) fn rank(&self) -> u32 {
-        self.rank
+    /// How many the fullest network of its client had when it asked, by weight; this one
+    /// not counted.
+    pub(super) fn share(&self) -> u32 {
+        self.rank / OWN
     }
 }
 

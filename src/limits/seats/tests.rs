@@ -286,6 +286,27 @@ async fn whose_networks_had_many_leave_first() {
     }
 }
 
+/// Who sits there for nothing must not hide among strangers.
+#[tokio::test]
+async fn a_few_of_one_provider_leave_no_sooner_than_a_stranger() {
+    let (seats, guests) = (seats(4), guests(4));
+    let mut held = Vec::new();
+    for (guest, (own, wider, seconds)) in guests.iter().zip([
+        ("192.0.2.1/32", "192.0.2.0/24", 20),
+        ("192.0.2.2/32", "192.0.2.0/24", 20),
+        ("192.0.2.3/32", "192.0.2.0/24", 20),
+        ("198.51.100.1/32", "198.51.100.0/24", 60),
+    ]) {
+        held.push(guest.sit(&seats, &networks(&[own, wider])).await.unwrap());
+        holds_for(guest, Duration::from_secs(seconds));
+    }
+    let house = guests[0].places();
+    let _waiting = Standing::begin(house);
+    house.free_seats();
+    let called: Vec<_> = guests.iter().map(is_called).collect();
+    assert_eq!(called, [false, false, false, true]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_gives_up_in_whatever_moment_none_is_lost_and_none_is_too_much() {
     let (seats, house) = (seats(3), Places::long_open(100));

@@ -47,18 +47,13 @@ fn value(name: &str, message: &Message<'_>, recipient: Option<&str>) -> Option<S
         "auth_authen" => message.user.map(str::to_owned),
         // Filters take any value as a sign that the client has signed in; by
         // which mechanism is between the client and the backend.
-        "auth_type" => is_authenticated(message).then(|| "unknown".to_owned()),
+        "auth_type" => message.is_authenticated().then(|| "unknown".to_owned()),
         "mail_addr" => Some(message.sender.to_owned()),
         "mail_host" => host(message.sender),
         "rcpt_addr" => recipient.map(str::to_owned),
         "rcpt_host" => recipient.and_then(host),
         _ => None,
     }
-}
-
-/// RFC 3848: the `A` at the end of ESMTPA and ESMTPSA.
-fn is_authenticated(message: &Message<'_>) -> bool {
-    message.user.is_some() || message.protocol.ends_with('A')
 }
 
 fn host(path: &str) -> Option<String> {

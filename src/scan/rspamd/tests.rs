@@ -245,6 +245,22 @@ async fn sends_the_envelope_and_the_whole_message() {
     assert!(sent == format!("Received: x\r\n{content}"));
 }
 
+/// Its rules spare who has signed in, and know it by this field alone.
+#[tokio::test]
+async fn a_sign_in_without_a_name_is_told() {
+    for (protocol, is_told) in [("ESMTPS", false), ("ESMTPSA", true)] {
+        let peer = Peer::start(vec![vec![Act::Send(fine())]]).await;
+        let body = body(b"x").await;
+        let message = Message {
+            protocol,
+            ..message(&body, &[])
+        };
+        assert!(is_scored(&peer.client().scan(&message).await));
+        let request = peer.request();
+        assert_eq!(request.contains("user: unknown\r\n"), is_told, "{request}");
+    }
+}
+
 #[tokio::test]
 async fn no_value_can_bring_a_field_of_its_own() {
     let peer = Peer::start(vec![vec![Act::Send(fine())]]).await;

@@ -65,11 +65,12 @@ impl Guess {
             .is_some_and(|login| xtext::encode(&login).len() <= XCLIENT_VALUE_MAX)
     }
 
-    /// Whether a challenge tells that what was said is wrong: that of the OAuth mechanisms
-    /// does behind the token (RFC 7628 3.2.3), SCRAM's where it holds an error (RFC 5802 7).
+    /// Whether a challenge tells that what was said is wrong: one that holds anything does
+    /// behind the token of the OAuth mechanisms (RFC 7628 3.2.2), and SCRAM's where it holds
+    /// an error (RFC 5802 7).
     pub(super) fn is_told_of_failure(&self, challenge: &Reply) -> bool {
         let tells = match self.mechanism.as_str() {
-            "XOAUTH2" | "OAUTHBEARER" => self.said >= 1,
+            "XOAUTH2" | "OAUTHBEARER" => self.said >= 1 && !challenge.text().is_empty(),
             scram if scram.starts_with("SCRAM-") => {
                 match AuthLine::parse(challenge.text().as_bytes()) {
                     Ok(AuthLine::Response(text)) => {
@@ -218,13 +219,18 @@ mod tests {
         };
         assert!(!told("AUTH XOAUTH2", ""));
         assert!(told("AUTH XOAUTH2 dXNlcg==", "eyJzdGF0dXMiOiI0MDEifQ=="));
-        assert!(told("AUTH OAUTHBEARER dXNlcg==", ""));
+        // A server that has ignored the token asks for it anew.
+        assert!(!told("AUTH OAUTHBEARER dXNlcg==", ""));
+        assert!(told(
+            "AUTH OAUTHBEARER dXNlcg==",
+            "eyJzdGF0dXMiOiI0MDEifQ=="
+        ));
         // r=… and e=invalid-proof
         assert!(!told("AUTH SCRAM-SHA-256 biwsbj11", "cj1hYmM="));
         assert!(told("AUTH SCRAM-SHA-256 biwsbj11", "ZT1pbnZhbGlkLXByb29m"));
         assert!(!told("AUTH LOGIN dXNlcg==", "ZT1pbnZhbGlkLXByb29m"));
         let counted = guess("AUTH XOAUTH2 dXNlcg==").counted();
-        assert!(!counted.is_told_of_failure(&Reply::new(334, None, "")));
+        assert!(!counted.is_told_of_failure(&Reply::new(334, None, "eyJ9")));
     }
 
     #[test]
