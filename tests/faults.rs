@@ -132,8 +132,13 @@ fn the_last_word_of_a_backend_inside_a_body_is_passed_on_after_the_true_end() {
     client.ask("NOOP", "250");
 }
 
-/// It has answered to the first line of a body, and the answer is here.
-fn answered_to_first(backend: &Scripted) {
+/// A client that has sent all of a message, the second half only when the backend had
+/// answered to the first and the answer was here.
+fn answered_inside(backend: &Scripted) -> (Portcullis, Smtp) {
+    let portcullis = Portcullis::guarding(backend.address, &[]);
+    let mut client = Smtp::greeted(portcullis.mx);
+    transaction(&mut client);
+    client.send(b"first\r\n");
     let has_come = || {
         let heard = backend.heard();
         let has_come = heard.iter().any(|heard| heard.contains("first\r\n"));
@@ -141,17 +146,14 @@ fn answered_to_first(backend: &Scripted) {
     };
     wait_for(Duration::from_secs(20), has_come).unwrap();
     std::thread::sleep(Duration::from_millis(300));
+    client.send(b"second\r\n.\r\n");
+    (portcullis, client)
 }
 
 #[test]
 fn a_250_inside_a_body_acknowledges_nothing() {
     let backend = Scripted::start(&[("body", &[Act::Say("250 2.0.0 taken")])]);
-    let portcullis = Portcullis::guarding(backend.address, &[]);
-    let mut client = Smtp::greeted(portcullis.mx);
-    transaction(&mut client);
-    client.send(b"first\r\n");
-    answered_to_first(&backend);
-    client.send(b"second\r\n.\r\n");
+    let (_portcullis, mut client) = answered_inside(&backend);
     client.expect("421");
     assert_eq!(client.rest(), "");
 }
@@ -162,12 +164,7 @@ fn half_a_250_inside_a_body_acknowledges_nothing_when_it_ends() {
     let begun: &[Act] = &[Act::Send(b"250-2.0.0 almost\r\n")];
     let ended: &[Act] = &[Act::Send(b"250 2.0.0 taken\r\n550 5.7.1 not taken\r\n")];
     let backend = Scripted::start(&[("body", begun), (".", ended)]);
-    let portcullis = Portcullis::guarding(backend.address, &[]);
-    let mut client = Smtp::greeted(portcullis.mx);
-    transaction(&mut client);
-    client.send(b"first\r\n");
-    answered_to_first(&backend);
-    client.send(b"second\r\n.\r\n");
+    let (_portcullis, mut client) = answered_inside(&backend);
     client.expect("451 4.4.1");
     client.ask("QUIT", "221");
 }

@@ -320,7 +320,7 @@ fn the_secret_of_a_kubernetes_pod_is_followed_when_it_is_swapped() {
 struct Configured {
     folder: tempfile::TempDir,
     portcullis: Portcullis,
-    _backend: Scripted,
+    backend: Option<Scripted>,
 }
 
 impl Configured {
@@ -336,7 +336,7 @@ impl Configured {
         Self {
             folder,
             portcullis,
-            _backend: backend,
+            backend: Some(backend),
         }
     }
 
@@ -518,23 +518,13 @@ fn a_backend_that_takes_its_time_is_waited_for_after_a_reload_too() {
 /// Mail in UTF-8 that is sent meanwhile would be refused for good.
 #[test]
 fn a_reload_while_the_backend_is_down_forgets_nothing_that_it_offers() {
-    let backend = Scripted::start(&[]);
-    let address = backend.address.to_string();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("portcullis.toml");
-    let patience = |text: &str| fs::write(&file, format!("timeout_backend_reply = \"{text}\""));
-    patience("1min").unwrap();
-    let portcullis = Portcullis::start(&[
-        ("BACKEND", &address),
-        ("DOMAINS", "example.org"),
-        ("CONFIG", file.to_str().unwrap()),
-        ("BACKEND_PROBE_INTERVAL", "1h"),
-    ]);
-    portcullis.wait_for_keywords();
-    drop(backend);
-    patience("2min").unwrap();
-    portcullis.hang_up();
-    portcullis.log_with("settings are reloaded");
+    let patience =
+        |text| format!("timeout_backend_reply = \"{text}\"\nbackend_probe_interval = \"1h\"");
+    let mut configured = Configured::start("example.org", &patience("1min"));
+    configured.portcullis.wait_for_keywords();
+    configured.backend.take();
+    configured.reload("example.org", &patience("2min"));
+    let portcullis = &configured.portcullis;
     portcullis.log_with("does not answer its probe");
     let mut client = Smtp::connect(portcullis.mx);
     client.expect("220");
@@ -545,22 +535,11 @@ fn a_reload_while_the_backend_is_down_forgets_nothing_that_it_offers() {
 
 #[test]
 fn a_backend_that_cannot_be_told_of_clients_as_the_new_settings_have_it_is_told_of() {
-    let backend = Scripted::start(&[]);
-    let address = backend.address.to_string();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("portcullis.toml");
-    let by = |text: &str| fs::write(&file, format!("client_info = \"{text}\""));
-    by("received").unwrap();
-    let portcullis = Portcullis::start(&[
-        ("BACKEND", &address),
-        ("DOMAINS", "example.org"),
-        ("CONFIG", file.to_str().unwrap()),
-        ("BACKEND_PROBE_INTERVAL", "1h"),
-    ]);
-    portcullis.wait_for_keywords();
-    by("xclient").unwrap();
-    portcullis.hang_up();
-    portcullis.log_with("settings are reloaded");
+    let by = |text| format!("client_info = \"{text}\"\nbackend_probe_interval = \"1h\"");
+    let configured = Configured::start("example.org", &by("received"));
+    configured.portcullis.wait_for_keywords();
+    configured.reload("example.org", &by("xclient"));
+    let portcullis = &configured.portcullis;
     portcullis.log_with("offers no XCLIENT ADDR, which CLIENT_INFO demands");
     assert_eq!(portcullis.ready().0, 503);
 }
